@@ -1,0 +1,1 @@
+"""What is known: vocabulary, roles of terms with their sources, and the DuckDB store."""

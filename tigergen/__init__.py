@@ -1,0 +1,1 @@
+"""The Tiger Model: train, sample, augment, evaluate."""
