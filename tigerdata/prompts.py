@@ -1,0 +1,172 @@
+"""Foreground and background prompts: composed from attributes, with the role of every phrase.
+
+The split is total and disjoint (contract 4): every value goes to FG or to BG by the knowledge base's scope, none is
+lost and none is in both. The foreground prompt starts with the class; its phrases carry the roles of eq. 10.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kb.errors import UserError
+
+if TYPE_CHECKING:
+    from kb import KnowledgeBase
+    from tigerdata.workspace import Workspace
+
+SEPARATOR = ", "
+Attributes = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Foreground and background prompt, each a list of phrases joined by ', '."""
+
+    fg: str
+    bg: str
+
+
+def phrases(prompt: str) -> list[str]:
+    """Return the phrases of a prompt; the empty prompt has none."""
+    return [p for p in prompt.split(SEPARATOR) if p]
+
+
+def class_phrase(base: KnowledgeBase, label: str) -> str:
+    """Return the phrase that names a class: the subtype's, or the label itself when the domain does not know it."""
+    if label in base.subtypes:
+        return base.subtypes[label].phrase
+    if not label or SEPARATOR.strip() in label:
+        raise UserError(
+            f"Class label '{label}' is empty or contains a comma, so it cannot stand in a prompt; rename it."
+        )
+    return label
+
+
+def compose(base: KnowledgeBase, label: str, attributes: Attributes, quality: Sequence[str] = ()) -> Prompt:
+    """Return the prompts of one image: attributes in the knowledge base's order, a missing one stays out.
+
+    `quality` are background phrases taken from the pixels (`conditions.quality_words`). Raises UserError for an
+    attribute or value that the vocabulary does not have.
+    """
+    unknown = [a for a in attributes if a not in base.attributes]
+    if unknown:
+        raise UserError(f"Attribute '{unknown[0]}' is not in the vocabulary; known: {', '.join(base.attributes)}.")
+    parts: dict[str, list[str]] = {"fg": [class_phrase(base, label)], "bg": []}
+    for attribute in base.attributes:
+        for value in attributes.get(attribute, ()):
+            phrase = base.phrase(attribute, value)
+            side = parts[base.scope(attribute, value)]
+            if phrase not in side:
+                side.append(phrase)
+    parts["bg"] += [q for q in quality if q not in parts["bg"]]
+    return Prompt(fg=SEPARATOR.join(parts["fg"]), bg=SEPARATOR.join(parts["bg"]))
+
+
+def roles(base: KnowledgeBase, target: str, fg: str) -> list[tuple[str, str]]:
+    """Return (phrase, role) for every phrase of a foreground prompt, seen from the class `target` (eq. 10).
+
+    Roles are particular, joint or common. The class phrase itself is particular where it names the target and the
+    target has particular terms at all, that is, where it is a rare subtype; every other class phrase is common. For a
+    class that the domain does not know nothing is particular.
+    """
+    known = target in base.subtypes
+    classes = {s.phrase: name for name, s in base.subtypes.items()}
+    out = []
+    for position, phrase in enumerate(phrases(fg)):
+        if position == 0:
+            named = classes.get(phrase, phrase)
+            out.append((phrase, "particular" if known and named == target and _is_rare(base, target) else "common"))
+        else:
+            attribute, value = base.parse_phrase(phrase)
+            out.append((phrase, base.role(target, attribute, value) if known else "common"))
+    return out
+
+
+def _is_rare(base: KnowledgeBase, target: str) -> bool:
+    return any(
+        base.role(target, name, value) == "particular"
+        for name, attribute in base.attributes.items()
+        if base.scope(name) == "fg"
+        for value in attribute.values
+    )
+
+
+def compose_with_roles(
+    base: KnowledgeBase, label: str, attributes: Attributes, quality: Sequence[str] = (), target: str | None = None
+) -> tuple[Prompt, list[tuple[str, str]]]:
+    """Return `compose(...)` and the roles of its foreground phrases, seen from `target` (default: the label)."""
+    prompt = compose(base, label, attributes, quality)
+    return prompt, roles(base, target or label, prompt.fg)
+
+
+def build_prompts(ws: Workspace) -> dict[str, int]:
+    """Fill the prompts table: one row an image whose nodule and class are known. Return counts, exclusions included.
+
+    Attributes come from the findings of the nodule that the image shows (`prompt_links.Links`), the plane from the
+    image's own column before the report's, the class from pathology before the image's label, the image-quality words
+    from the pixels. The table is rewritten as a whole, so that the call can be repeated.
+    """
+    import cv2
+    import pandas as pd
+
+    from kb import store
+    from tigerdata import conditions
+    from tigerdata.prompt_links import Diagnosis, Links, Nodule, attach_findings
+
+    base, counts = ws.kb, Counter()  # type: KnowledgeBase, Counter[str]
+    with ws.connect(read_only=True) as con:
+        images = con.execute(
+            "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
+        ).fetchall()
+        nodules = {
+            row[0]: Nodule(*row)
+            for row in con.execute(
+                "SELECT nodule_id, image_id, patient_id, exam_id, ordinal FROM nodules ORDER BY nodule_id"
+            ).fetchall()
+        }
+        findings = con.execute(
+            "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL ORDER BY finding_id"
+        ).fetchall()
+        pathology = con.execute(
+            "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, FALSE) FROM pathology"
+        ).fetchall()
+    attach_findings(base, nodules, findings, counts)
+    links = Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
+    rows: list[dict[str, Any]] = []
+    for image_id, patient_id, exam_id, plane, image_label in images:
+        nodule = links.nodule(image_id, patient_id, exam_id)
+        label = links.label(image_label, patient_id, nodule) if nodule else None
+        if nodule is None or label is None:
+            continue
+        attributes = dict(nodule.attributes)
+        if plane:
+            attributes["sonogram_direction"] = [plane]
+        attributes = {a: attributes[a] for a in base.attributes if a in attributes}
+        if base.impossible(attributes):
+            counts["impossible_combination"] += 1
+        frame = cv2.imread(str(ws.frame_path(image_id)), cv2.IMREAD_GRAYSCALE)
+        if frame is None:
+            raise UserError(f"The clean frame of image {image_id} is missing; run `tigerdata ingest images` again.")
+        prompt = compose(base, label, attributes, conditions.quality_words(frame, base, ws.settings["quality"]))
+        counts["uncertain"] += bool(nodule.uncertain & set(attributes))
+        rows.append(
+            {
+                "image_id": image_id,
+                "nodule_id": nodule.nodule_id,
+                "label": label,
+                "fg": prompt.fg,
+                "bg": prompt.bg,
+                "attributes": json.dumps(attributes, ensure_ascii=False),
+            }
+        )
+    columns = ["image_id", "nodule_id", "label", "fg", "bg", "attributes"]
+    with ws.connect() as con:
+        con.begin()
+        con.execute("DELETE FROM prompts")
+        store.insert(con, "prompts", pd.DataFrame(rows, columns=columns))
+        con.commit()
+    return {"images": len(images), "prompts": len(rows), **dict(sorted(counts.items()))}
