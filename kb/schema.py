@@ -1,0 +1,91 @@
+"""The DuckDB schema of a workspace, as numbered steps: a new file runs all of them, an older one the rest."""
+
+from typing import TYPE_CHECKING
+
+from kb.errors import UserError
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Each entry takes a file from version k to k + 1. A released entry is never edited: later changes are appended.
+STEPS: tuple[str, ...] = (
+    """
+    CREATE TABLE patients (patient_id VARCHAR PRIMARY KEY, sex VARCHAR, age DOUBLE, source VARCHAR);
+    CREATE TABLE reports (
+        report_id VARCHAR PRIMARY KEY, patient_id VARCHAR, exam_id VARCHAR, exam_date VARCHAR, language VARCHAR,
+        text VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, ingested_from VARCHAR);
+    CREATE TABLE nodules (
+        nodule_id VARCHAR PRIMARY KEY, report_id VARCHAR, image_id VARCHAR, patient_id VARCHAR, exam_id VARCHAR,
+        ordinal INTEGER, multiple BOOLEAN, source VARCHAR);
+    CREATE TABLE findings (
+        finding_id VARCHAR PRIMARY KEY, nodule_id VARCHAR, report_id VARCHAR, attribute VARCHAR NOT NULL,
+        value VARCHAR, number DOUBLE, certainty VARCHAR, surface VARCHAR, start_char INTEGER, end_char INTEGER,
+        cue VARCHAR, rule VARCHAR);
+    CREATE TABLE pathology (
+        pathology_id VARCHAR PRIMARY KEY, patient_id VARCHAR, exam_id VARCHAR, nodule_ordinal INTEGER,
+        subtype VARCHAR, surface VARCHAR, rule VARCHAR, conflict VARCHAR);
+    CREATE TABLE images (
+        image_id VARCHAR PRIMARY KEY, sha256 VARCHAR NOT NULL, path VARCHAR, width INTEGER, height INTEGER,
+        patient_id VARCHAR, exam_id VARCHAR, plane VARCHAR, label VARCHAR, cohort VARCHAR, source VARCHAR,
+        rejected VARCHAR);
+    CREATE TABLE regions (
+        region_id VARCHAR PRIMARY KEY, image_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, path VARCHAR,
+        origin VARCHAR, area DOUBLE, score DOUBLE, flags VARCHAR, UNIQUE (image_id, kind));
+    CREATE TABLE prompts (
+        image_id VARCHAR PRIMARY KEY, nodule_id VARCHAR, label VARCHAR, fg VARCHAR, bg VARCHAR, attributes JSON);
+    CREATE TABLE terms (
+        attribute VARCHAR, value VARCHAR, phrase VARCHAR, scope VARCHAR, language VARCHAR, surface VARCHAR);
+    CREATE TABLE term_roles (
+        target VARCHAR, attribute VARCHAR, value VARCHAR, role VARCHAR, source VARCHAR, statistics VARCHAR);
+    CREATE TABLE sources (source_id VARCHAR PRIMARY KEY, citation VARCHAR);
+    CREATE TABLE splits (name VARCHAR, image_id VARCHAR, patient_id VARCHAR, split VARCHAR);
+    CREATE TABLE models (
+        model_id VARCHAR PRIMARY KEY, kind VARCHAR, path VARCHAR, sha256 VARCHAR, trained_on VARCHAR, settings VARCHAR);
+    CREATE TABLE runs (run_id VARCHAR PRIMARY KEY, command VARCHAR, settings VARCHAR, status VARCHAR);
+    CREATE TABLE samples (
+        run_id VARCHAR, sample_index BIGINT, label VARCHAR, path VARCHAR, sha256 VARCHAR, fg VARCHAR, bg VARCHAR,
+        donor_image_id VARCHAR, mask_image_id VARCHAR, seed BIGINT, model_id VARCHAR, accepted BOOLEAN,
+        reason VARCHAR, scores JSON, PRIMARY KEY (run_id, sample_index));
+    """,
+)
+VERSION = len(STEPS)
+
+
+def stored_version(con: "duckdb.DuckDBPyConnection") -> int:
+    """Schema version of an open database; 0 for an empty one.
+
+    Raises UserError if the database has tables but is not one of ours.
+    """
+    tables = {row[0] for row in con.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+    if "schema_version" in tables:
+        row = con.execute("SELECT max(version) FROM schema_version").fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+    if tables:
+        raise UserError(
+            "the database has tables but no schema version, so TigerData did not make it; name another workspace."
+        )
+    return 0
+
+
+def migrate(con: "duckdb.DuckDBPyConnection", steps: tuple[str, ...] = STEPS) -> None:
+    """Bring an open, writable database to the newest version; all steps in one transaction.
+
+    Raises UserError if the file is newer than this program or is not ours.
+    """
+    version = stored_version(con)
+    if version > len(steps):
+        raise UserError(
+            f"the database has schema version {version}, newer than this program's {len(steps)}; update tigerdata."
+        )
+    if version == len(steps):
+        return
+    con.begin()
+    try:
+        con.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER)")
+        for number, step in enumerate(steps[version:], start=version + 1):
+            con.execute(step)
+            con.execute("INSERT INTO schema_version VALUES (?)", [number])
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
