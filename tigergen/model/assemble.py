@@ -1,0 +1,166 @@
+"""Make a Tiger model: from scratch for small images, or from a Stable Diffusion folder on disk."""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from kb.errors import UserError
+from tigergen.model.codec import PixelShuffleCodec, block_size
+from tigergen.model.encoders import ControlEncoder
+from tigergen.model.fusion import AttentionalFusion
+from tigergen.model.pipeline import TigerPipeline
+from tigergen.model.tokens import phrase_tokenizer
+from tigergen.model.unet import skip_channels
+
+# The small model of research: 3 M weights, learns 64 x 64 px on one core in minutes.
+MODEL: dict[str, Any] = {
+    "image_size": 64,
+    "autoencoder": "unshuffle",
+    "downsample": 4,
+    "unet_channels": [48, 64, 96],
+    "layers_per_block": 1,
+    "attention_heads": 4,
+    "text_width": 128,
+    "text_layers": 1,
+    "text_heads": 4,
+    "text_length": 32,
+}
+DIFFUSION: dict[str, Any] = {"prediction": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "timesteps": 1000}
+BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def build(
+    preset: Mapping[str, Any], phrases: Sequence[str], seed: int = 0, vae: AutoencoderKL | None = None
+) -> TigerPipeline:
+    """A new model with random weights: codec, U-Net, text encoder over `phrases`; `add_control` adds the encoders.
+
+    `preset` holds the sections `model` and `diffusion` (keys and defaults: `MODEL`, `DIFFUSION`; other sections are
+    not read), `phrases` every phrase and class label that a prompt may hold. `vae`: a trained autoencoder, needed for
+    `model.autoencoder = "kl"`. The same seed gives the same weights; the global random state is left as it was.
+    """
+    model, diffusion = {**MODEL, **preset.get("model", {})}, {**DIFFUSION, **preset.get("diffusion", {})}
+    codec = _codec(model, vae)
+    tokenizer = phrase_tokenizer(phrases, model["text_length"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(**_unet_config(model, codec))
+        text_encoder = _text_encoder(model, tokenizer)
+    return TigerPipeline(
+        vae=codec,
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(
+            num_train_timesteps=diffusion["timesteps"],
+            beta_schedule=diffusion["beta_schedule"],
+            prediction_type=diffusion["prediction"],
+            clip_sample=False,
+            timestep_spacing="trailing",
+        ),
+        image_size=model["image_size"],
+    )
+
+
+def _codec(model: Mapping[str, Any], vae: AutoencoderKL | None) -> PixelShuffleCodec | AutoencoderKL:
+    factor = model["downsample"]
+    if model["autoencoder"] == "unshuffle":
+        return PixelShuffleCodec(1, factor, factor**2)
+    if vae is None or block_size(vae) != factor:
+        raise UserError(
+            f"model.autoencoder is {model['autoencoder']!r}, which needs a trained autoencoder of {factor} px a "
+            "latent position; start from a base model folder or use 'unshuffle'"
+        )
+    return vae
+
+
+def _text_encoder(model: Mapping[str, Any], tokenizer: Any) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=model["text_width"],
+            intermediate_size=2 * model["text_width"],
+            num_hidden_layers=model["text_layers"],
+            num_attention_heads=model["text_heads"],
+            max_position_embeddings=model["text_length"],
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    # CLIP's start values (0.02) are made for 12 layers of 512: here phrases would hardly differ for hundreds of steps.
+    torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=0.5)
+    return encoder
+
+
+def _unet_config(model: Mapping[str, Any], codec: Any) -> dict[str, Any]:
+    channels = tuple(model["unet_channels"])
+    return {
+        "sample_size": model["image_size"] // model["downsample"],
+        "in_channels": codec.config["latent_channels"],
+        "out_channels": codec.config["latent_channels"],
+        "block_out_channels": channels,
+        "layers_per_block": model["layers_per_block"],
+        "down_block_types": ("CrossAttnDownBlock2D",) * len(channels),
+        "up_block_types": ("CrossAttnUpBlock2D",) * len(channels),
+        # diffusers takes the number of heads under this name.
+        "attention_head_dim": model["attention_heads"],
+        "norm_num_groups": next(groups for groups in (32, 16, 8, 4, 2, 1) if not any(c % groups for c in channels)),
+        "cross_attention_dim": model["text_width"],
+    }
+
+
+def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
+    """Give `pipe` an FG- and a BG-Encoder copied from its U-Net, and their fusion; returns the same pipeline.
+
+    Before any training its images are those of the U-Net alone (zero convolutions).
+    """
+    factor = block_size(pipe.vae)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipe.register_modules(
+            fg_encoder=ControlEncoder.from_unet(pipe.unet, factor).eval(),
+            bg_encoder=ControlEncoder.from_unet(pipe.unet, factor).eval(),
+            fusion=AttentionalFusion(skip_channels(pipe.unet)).to(pipe.device).eval(),
+        )
+    return pipe
+
+
+def from_base(folder: str | os.PathLike[str], image_size: int | None = None, **options: Any) -> TigerPipeline:
+    """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
+
+    `options`: `weighting`, `keep_control`, `resolution_weighting`. Raises UserError if a part is missing or its U-Net
+    needs more than a prompt (SDXL).
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    root = Path(folder)
+    missing = [part for part in BASE_PARTS if not (root / part).is_dir()]
+    if missing:
+        raise UserError(
+            f"base model {root} has no folder {missing[0]!r}; give a Stable Diffusion folder in diffusers layout"
+        )
+    load = {"local_files_only": True}
+    unet = UNet2DConditionModel.from_pretrained(root / "unet", use_safetensors=True, **load)
+    if unet.config["addition_embed_type"] is not None or unet.config["class_embed_type"] is not None:
+        raise UserError(f"base model {root} needs more than a prompt (SDXL?); give Stable Diffusion 1.5 or 2.1")
+    vae = AutoencoderKL.from_pretrained(root / "vae", use_safetensors=True, **load)
+    allowed = set(inspect.signature(TigerPipeline.__init__).parameters)
+    unknown = sorted(set(options) - allowed)
+    if unknown:
+        raise UserError(f"model setting {unknown[0]!r} is unknown for a base model")
+    return TigerPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", use_safetensors=True, **load),
+        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", **load),
+        unet=unet,
+        scheduler=DDIMScheduler.from_pretrained(root / "scheduler", **load),
+        image_size=image_size or unet.config["sample_size"] * block_size(vae),
+        **options,
+    )

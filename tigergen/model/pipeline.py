@@ -1,0 +1,233 @@
+"""The Tiger Model as a diffusers pipeline: a folder of parts in, images out.
+
+`TigerPipeline.from_pretrained(folder)` resolves this package's own parts by their module names, which diffusers only
+accepts when the modules are imported already: this module imports them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from kb.errors import UserError
+from tigergen.model import codec, encoders, fusion
+from tigergen.model.control import Conditions, TigerControl
+from tigergen.model.losses import Objective, latent_mask
+from tigergen.model.tokens import Roles, encode, join_prompts
+from tigergen.model.weighting import check_mode
+from tigergen.sampling.denoise import Guided, Hold, denoise
+from tigergen.sampling.schedulers import image_noise, late_timesteps, make_sampler
+
+MODES = {"joint": "fused", "fg": "fg", "bg": "bg", "sequential": "fg", "text": "fused"}
+
+
+class TigerPipeline(DiffusionPipeline):
+    """U-Net with FG- and BG-Encoder, sampled from prompts, nodule masks and Sobel maps.
+
+    Without encoders (after coarse training) only `mode="text"` works. Settings kept in `model_index.json`:
+    `image_size` in pixels; `weighting`, the default mode of the token weights; `term_frequency`, phrase to its share
+    among all FG phrases of the training corpus (tau of equation 10); `keep_control` and `resolution_weighting`,
+    defaults of the guidance.
+    """
+
+    model_cpu_offload_seq = "text_encoder->fg_encoder->bg_encoder->fusion->unet->vae"
+    _optional_components = ["fg_encoder", "bg_encoder", "fusion"]
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        scheduler: Any,
+        fg_encoder: encoders.ControlEncoder | None = None,
+        bg_encoder: encoders.ControlEncoder | None = None,
+        fusion: fusion.AttentionalFusion | None = None,
+        image_size: int = 64,
+        weighting: str = "log",
+        term_frequency: Mapping[str, float] | None = None,
+        keep_control: bool = True,
+        resolution_weighting: bool = False,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            fg_encoder=fg_encoder,
+            bg_encoder=bg_encoder,
+            fusion=fusion,
+        )
+        self.register_to_config(
+            image_size=image_size,
+            weighting=check_mode(weighting),
+            term_frequency=dict(term_frequency or {}),
+            keep_control=keep_control,
+            resolution_weighting=resolution_weighting,
+        )
+
+    def control(self) -> TigerControl:
+        """The encoders and their fusion as one module; raises UserError for a model without them."""
+        if self.fg_encoder is None or self.bg_encoder is None or self.fusion is None:
+            raise UserError("this model has no FG- and BG-Encoder yet; run fine training, or sample with mode 'text'")
+        return TigerControl(self.fg_encoder, self.bg_encoder, self.fusion)
+
+    def objective(self, gamma: float | None = 5.0) -> Objective:
+        """Noise schedule and prediction type of this model, on its device."""
+        return Objective.of(self.scheduler, gamma).to(self.device)
+
+    def text_states(self, prompts: Sequence[str]) -> Tensor:
+        """Text states [B, T, D] of prompts; equal prompts are computed once."""
+        unique = list(dict.fromkeys(prompts))
+        ids = encode(self.tokenizer, unique).ids.to(self.device)
+        states = self.text_encoder(ids).last_hidden_state
+        return states[[unique.index(prompt) for prompt in prompts]]
+
+    def to_latents(self, images: np.ndarray) -> Tensor:
+        """Grey images uint8 [B, H, W] as scaled latents [B, C, h, w]."""
+        return codec.images_to_latents(self.vae, to_pixels(images).to(self.device, self.unet.dtype))
+
+    def to_images(self, latents: Tensor) -> np.ndarray:
+        """Scaled latents [B, C, h, w] as grey images uint8 [B, H, W]."""
+        pixels = codec.latents_to_images(self.vae, latents)[:, 0]
+        return ((pixels.float() + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        fg: Sequence[str],
+        bg: Sequence[str],
+        masks: np.ndarray | None = None,
+        sobels: np.ndarray | None = None,
+        roles: Sequence[Roles] | None = None,
+        tau: Mapping[str, float] | None = None,
+        seeds: Sequence[int] | None = None,
+        steps: int = 15,
+        guidance: float = 2.5,
+        sampler: str = "dpm++",
+        mode: str = "joint",
+        init_images: np.ndarray | None = None,
+        strength: float | None = None,
+        weighting: str | None = None,
+        keep_control: bool | None = None,
+        resolution_weighting: bool | None = None,
+    ) -> np.ndarray:
+        """Generate one image for each FG and BG prompt; returns uint8 [B, H, W].
+
+        masks: uint8 [B, H, W], 0/1, the nodule; sobels: uint8 [B, H, W], 0-255, edges outside it (both needed unless
+        mode is `text`). roles: a list of (phrase, role) for each FG prompt; tau: frequency of joint phrases, by
+        default that of the training corpus. seeds: one an image (default 0, 1, ...); image k is drawn from seeds[k]
+        alone, so the rest of the batch changes it by rounding only (at most 1-2 grey levels in few pixels).
+        guidance: beta of equation 13. sampler: `dpm++` or `ddim`. mode: `joint` (both encoders, fused), `sequential`
+        (nodule with the FG-Encoder, then the rest around it with the BG-Encoder), `fg`, `bg`, `text` (no encoder).
+        init_images and strength: refine real images uint8 [B, H, W], from 0 (keep) to 1 (noise), default 0.5.
+        weighting, keep_control, resolution_weighting: by default as the model was trained or saved.
+        """
+        count = len(fg)
+        shape = self._check(count, bg=bg, masks=masks, sobels=sobels, roles=roles, seeds=seeds, init=init_images)
+        if mode not in MODES:
+            raise UserError(f"sampling mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+        if count == 0:
+            return np.zeros((0, *shape), np.uint8)
+        empty = self.text_states([""]).expand(count, -1, -1)
+        guided = Guided(
+            unet=self.unet,
+            text=self.text_states([join_prompts(*pair) for pair in zip(fg, bg, strict=True)]),
+            empty=empty,
+            beta=float(guidance),
+            keep_control=self.config["keep_control"] if keep_control is None else keep_control,
+            resolution_weighting=(
+                self.config["resolution_weighting"] if resolution_weighting is None else resolution_weighting
+            ),
+        )
+        if mode != "text":
+            if masks is None or sobels is None:
+                raise UserError(f"sampling mode {mode!r} needs masks and Sobel maps; give both, or use mode 'text'")
+            guided = self._with_control(guided, fg, bg, masks, sobels, roles, tau, weighting)
+        clean = None if init_images is None else self.to_latents(init_images)
+        start, later = self._noise(seeds if seeds is not None else range(count), shape)
+        passes = [("fg", start), ("bg", later)] if mode == "sequential" else [(MODES[mode], start)]
+        known: Tensor | None = None
+        for branch, noise in passes:
+            schedule = make_sampler(sampler, self.scheduler, steps, self.device)
+            timesteps, latents, hold = schedule.timesteps, noise * schedule.init_noise_sigma, None
+            if clean is not None:
+                timesteps = late_timesteps(schedule, 0.5 if strength is None else strength)
+                latents = self.objective().noisy(clean, noise, timesteps[:1].long().expand(count))
+            if known is not None and masks is not None:
+                hold = Hold(known, noise, self._held(masks, latents), self.objective().noisy)
+                latents = hold(latents, timesteps[0])
+            known = denoise(_replace_mode(guided, branch), schedule, latents, timesteps, hold)
+        assert known is not None
+        return self.to_images(known)
+
+    def _with_control(
+        self,
+        guided: Guided,
+        fg: Sequence[str],
+        bg: Sequence[str],
+        masks: np.ndarray,
+        sobels: np.ndarray,
+        roles: Sequence[Roles] | None,
+        tau: Mapping[str, float] | None,
+        weighting: str | None,
+    ) -> Guided:
+        control = self.control()
+        how = check_mode(self.config["weighting"] if weighting is None else weighting)
+        weights = None
+        if roles is not None and how != "off":
+            frequency = self.config["term_frequency"] if tau is None else tau
+            weights = encode(self.tokenizer, fg, roles, frequency).weights.to(self.device)
+        embedded = control.embed(*(c.to(self.device, self.unet.dtype) for c in to_conditions(masks, sobels)))
+        given = Conditions(self.text_states(fg), self.text_states(bg), *embedded, fg_weights=weights, weighting=how)
+        return Guided(**{**guided.__dict__, "control": control, "conditions": given})
+
+    def _noise(self, seeds: Sequence[int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        block = codec.block_size(self.vae)
+        size = (self.unet.config["in_channels"], shape[0] // block, shape[1] // block)
+        first, second = image_noise(seeds, size, draws=2)
+        return first.to(self.device, self.unet.dtype), second.to(self.device, self.unet.dtype)
+
+    @staticmethod
+    def _held(masks: np.ndarray, latents: Tensor) -> Tensor:
+        """Latent positions that any pixel of the nodule touches, 0/1 [B, 1, h, w]."""
+        covered = latent_mask(_to_tensor(masks > 0), (latents.shape[-2], latents.shape[-1]))
+        return (covered > 0).to(latents.device)
+
+    def _check(self, count: int, **given: Any) -> tuple[int, int]:
+        """Raise UserError unless everything given has `count` rows; returns height and width of the images."""
+        for name, value in given.items():
+            if value is not None and len(value) != count:
+                raise UserError(f"{count} FG prompts but {len(value)} of {name}; give one for each image")
+        size = int(self.config["image_size"])
+        shape = next((g.shape[1:] for g in (given["masks"], given["init"]) if g is not None), (size, size))
+        step = codec.block_size(self.vae)
+        for name in ("masks", "sobels", "init"):
+            if given[name] is not None and given[name].shape[1:] != shape:
+                raise UserError(f"{name} are {given[name].shape[1:]} pixels, others {shape}; give one size")
+        if shape[0] % step or shape[1] % step:
+            raise UserError(f"images of {shape} pixels do not divide into blocks of {step}; resize them")
+        return (int(shape[0]), int(shape[1]))
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """Grey images uint8 [B, H, W] as float32 [B, 1, H, W] in [-1, 1]."""
+    return _to_tensor(images) / 127.5 - 1
+
+
+def to_conditions(masks: np.ndarray, sobels: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Masks (0/1) and Sobel maps (0-255), uint8 [B, H, W], as float32 [B, 1, H, W] in [0, 1]."""
+    return _to_tensor(masks > 0), _to_tensor(sobels) / 255
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).float()[:, None]
+
+
+def _replace_mode(guided: Guided, branch: str) -> Guided:
+    return Guided(**{**guided.__dict__, "mode": branch})

@@ -1,0 +1,89 @@
+"""The U-Net in two halves: what leads to the skip connections and the middle, and what turns them into a prediction.
+
+diffusers' `UNet2DConditionModel.forward` is one call. Control is added between the halves, and in fine training the
+frozen first half needs no graph, so the halves are called apart here.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """Skip connections, finest first, and the middle block's output of a U-Net, or what is to be added to them."""
+
+    skips: tuple[Tensor, ...]
+    mid: Tensor
+
+
+def embed_time(net: Any, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
+    """Time embedding [B, E] of `timesteps` [B]."""
+    # The sinusoids are always float32, the weights may not be.
+    return net.time_embedding(net.time_proj(timesteps).to(dtype))
+
+
+def encode(net: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[str, Any] | None = None) -> Features:
+    """Run down blocks and middle block on `hidden` [B, C, h, w], the output of `conv_in` (plus a condition)."""
+    skips: tuple[Tensor, ...] = (hidden,)
+    for block in net.down_blocks:
+        if getattr(block, "has_cross_attention", False):
+            hidden, outputs = block(
+                hidden_states=hidden, temb=emb, encoder_hidden_states=text, cross_attention_kwargs=attention
+            )
+        else:
+            hidden, outputs = block(hidden_states=hidden, temb=emb)
+        skips += tuple(outputs)
+    mid = net.mid_block(hidden, emb, encoder_hidden_states=text, cross_attention_kwargs=attention)
+    return Features(skips, mid)
+
+
+def decode(unet: UNet2DConditionModel, features: Features, emb: Tensor, text: Tensor) -> Tensor:
+    """Run up blocks and output layers; returns the prediction [B, C, h, w]."""
+    skips, hidden = features
+    for number, block in enumerate(unet.up_blocks):
+        count = len(block.resnets)
+        skips, used = skips[:-count], skips[-count:]
+        is_last = number == len(unet.up_blocks) - 1
+        # Naming the size keeps odd latent sizes exact, where doubling would overshoot.
+        size = None if is_last else tuple(skips[-1].shape[2:])
+        arguments = {"hidden_states": hidden, "temb": emb, "res_hidden_states_tuple": used, "upsample_size": size}
+        if getattr(block, "has_cross_attention", False):
+            arguments["encoder_hidden_states"] = text
+        hidden = block(**arguments)
+    if unet.conv_norm_out is not None:
+        hidden = unet.conv_act(unet.conv_norm_out(hidden))
+    return unet.conv_out(hidden)
+
+
+def add(features: Features, control: Features | None) -> Features:
+    """Add control to skip connections and middle, level by level."""
+    if control is None:
+        return features
+    pairs = zip(features.skips, control.skips, strict=True)
+    return Features(tuple(skip + extra for skip, extra in pairs), features.mid + control.mid)
+
+
+def features(unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Features, Tensor]:
+    """First half of the U-Net: features and time embedding for `latents` [B, C, h, w] at `timesteps` [B]."""
+    emb = embed_time(unet, timesteps, latents.dtype)
+    return encode(unet, unet.conv_in(latents), emb, text), emb
+
+
+def predict(
+    unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, text: Tensor, control: Features | None = None
+) -> Tensor:
+    """Noise or v prediction [B, C, h, w], with `control` added to skip connections and middle."""
+    own, emb = features(unet, latents, timesteps, text)
+    return decode(unet, add(own, control), emb, text)
+
+
+def skip_channels(net: nn.Module) -> list[int]:
+    """Channels of each skip connection of a U-Net's first half, finest first, and of its middle block last."""
+    channels = [net.conv_in.out_channels]  # type: ignore[union-attr]
+    for block in net.down_blocks:  # type: ignore[union-attr]
+        channels += [resnet.out_channels for resnet in block.resnets]
+        if block.downsamplers:
+            channels.append(block.resnets[-1].out_channels)
+    return [*channels, net.mid_block.resnets[-1].out_channels]  # type: ignore[union-attr]

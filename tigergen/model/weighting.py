@@ -1,0 +1,105 @@
+"""Token weights of the FG-Encoder's cross-attention (equations 8 to 10): rare words count more.
+
+Two modes: `paper` multiplies the logits by W, as printed; `log` adds log W, which multiplies the unnormalised
+attention itself. With `paper`, a token whose logit is negative loses attention when its weight exceeds 1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kb.errors import UserError
+
+MODES = ("log", "paper", "off")
+A = 0.6
+B = 5.0
+
+
+def omega(delta: float, a: float = A, b: float = B) -> float:
+    """Weight of a token from its commonness `delta`: a + b / (1 + exp(b delta)) (equation 9)."""
+    return a + b / (1.0 + math.exp(b * delta))
+
+
+def delta(role: str, tau: float = 0.0) -> float:
+    """Commonness of a term by its role: particular 0, joint its frequency `tau`, any other 1 (equation 10)."""
+    return {"particular": 0.0, "joint": tau}.get(role, 1.0)
+
+
+def term_frequency(prompts: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Share of each phrase among all phrases of `prompts`: tau of equation 10 over a batch or a corpus."""
+    counts = Counter(phrase for phrases in prompts for phrase in phrases)
+    total = sum(counts.values())
+    return {phrase: count / total for phrase, count in sorted(counts.items())}
+
+
+def phrase_weights(
+    roles: Iterable[tuple[str, str]], tau: Mapping[str, float] | None = None, a: float = A, b: float = B
+) -> dict[str, float]:
+    """Weight of each phrase of one FG prompt from its (phrase, role) pairs (equations 9 and 10).
+
+    A joint phrase that `tau` does not hold has never been seen: its frequency is 0.
+    """
+    frequency = tau or {}
+    return {phrase: omega(delta(role, frequency.get(phrase, 0.0)), a, b) for phrase, role in roles}
+
+
+def check_mode(mode: str) -> str:
+    """Return `mode` if it is a weighting mode, else raise UserError."""
+    if mode not in MODES:
+        raise UserError(f"weighting {mode!r} is unknown; choose one of {', '.join(MODES)}")
+    return mode
+
+
+class WeightedAttention:
+    """Attention processor for diffusers' `Attention` that applies token weights to cross-attention (equation 8).
+
+    Weights [B, T] arrive through `cross_attention_kwargs={"token_weights": W, "weighting": mode}`. Self-attention, and
+    cross-attention without weights, are plain scaled dot-product attention. W is one factor a token, the same for
+    every query, hence W (Q Kᵀ) = Q (W K)ᵀ: `paper` scales the keys, `log` is an additive bias.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        token_weights: Tensor | None = None,
+        weighting: str = "log",
+        **kwargs: Any,
+    ) -> Tensor:
+        """Attend from [B, N, C] to itself or to `encoder_hidden_states` [B, T, D]; returns [B, N, C]."""
+        is_cross = encoder_hidden_states is not None
+        source = encoder_hidden_states if encoder_hidden_states is not None else hidden_states
+        query, key, value = (
+            states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for states in (attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source))
+        )
+        bias = attention_mask
+        if is_cross and token_weights is not None and weighting != "off":
+            weights = token_weights.to(key.dtype)
+            if weighting == "paper":
+                key = key * weights[:, None, :, None]
+            else:
+                bias = weights.log()[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return attn.to_out[1](attn.to_out[0](attended.transpose(1, 2).flatten(2)))
+
+
+def use_weighted_attention(model: nn.Module) -> None:
+    """Give every `Attention` inside `model` the weighted processor."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.set_processor(WeightedAttention())  # type: ignore[arg-type]
+
+
+def weight_rows(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Weights of a batch as one float32 tensor [B, T]."""
+    return torch.tensor(rows, dtype=torch.float32)

@@ -1,0 +1,1 @@
+"""From a trained model to images: samplers by name, guidance, per-image noise, the denoising loop."""
