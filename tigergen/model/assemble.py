@@ -1,13 +1,14 @@
 """Make a Tiger model: from scratch for small images, or from a Stable Diffusion folder on disk."""
 
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from kb.errors import UserError
 from tigergen.model.codec import PixelShuffleCodec, block_size
@@ -81,7 +82,7 @@ def _codec(model: Mapping[str, Any], vae: AutoencoderKL | None) -> PixelShuffleC
 def _text_encoder(model: Mapping[str, Any], tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    encoder = CLIPTextModel(
+    encoder: Any = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=model["text_width"],
@@ -132,11 +133,11 @@ def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
     return pipe
 
 
-def from_base(folder: str | os.PathLike[str], image_size: int | None = None, **options: Any) -> TigerPipeline:
+def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> TigerPipeline:
     """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
 
-    `options`: `weighting`, `keep_control`, `resolution_weighting`. Raises UserError if a part is missing or its U-Net
-    needs more than a prompt (SDXL).
+    `image_size` in pixels, by default that of the base. Raises UserError if a part is missing or its U-Net needs more
+    than a prompt (SDXL).
     """
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -146,21 +147,15 @@ def from_base(folder: str | os.PathLike[str], image_size: int | None = None, **o
         raise UserError(
             f"base model {root} has no folder {missing[0]!r}; give a Stable Diffusion folder in diffusers layout"
         )
-    load = {"local_files_only": True}
-    unet = UNet2DConditionModel.from_pretrained(root / "unet", use_safetensors=True, **load)
+    unet = UNet2DConditionModel.from_pretrained(root / "unet", use_safetensors=True, local_files_only=True)
     if unet.config["addition_embed_type"] is not None or unet.config["class_embed_type"] is not None:
         raise UserError(f"base model {root} needs more than a prompt (SDXL?); give Stable Diffusion 1.5 or 2.1")
-    vae = AutoencoderKL.from_pretrained(root / "vae", use_safetensors=True, **load)
-    allowed = set(inspect.signature(TigerPipeline.__init__).parameters)
-    unknown = sorted(set(options) - allowed)
-    if unknown:
-        raise UserError(f"model setting {unknown[0]!r} is unknown for a base model")
+    vae = AutoencoderKL.from_pretrained(root / "vae", use_safetensors=True, local_files_only=True)
     return TigerPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", use_safetensors=True, **load),
-        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", **load),
+        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", use_safetensors=True, local_files_only=True),
+        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
         unet=unet,
-        scheduler=DDIMScheduler.from_pretrained(root / "scheduler", **load),
+        scheduler=DDIMScheduler.from_pretrained(root / "scheduler", local_files_only=True),
         image_size=image_size or unet.config["sample_size"] * block_size(vae),
-        **options,
     )

@@ -33,7 +33,7 @@ class CodecOutput(BaseOutput):
     latent_dist: PointDistribution
 
 
-class PixelShuffleCodec(ModelMixin, ConfigMixin):
+class PixelShuffleCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own models have this clash
     """Moves each `factor` × `factor` block of pixels into channels and back: exact, nothing to train.
 
     Images [B, in_channels, H, W] in [-1, 1], latents [B, in_channels · factor², H/factor, W/factor].

@@ -8,9 +8,9 @@ left out here. The condition embedding starts with a pixel-unshuffle: no edge is
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from tigergen.model.unet import Features, embed_time, encode, skip_channels
@@ -49,7 +49,7 @@ def zero_convolution(channels: int) -> nn.Conv2d:
     return convolution
 
 
-class ControlEncoder(ModelMixin, ConfigMixin):
+class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own models have this clash
     """Copy of a U-Net's encoder and middle block that reads noisy latents, a prompt and a condition image.
 
     `unet` is the U-Net's configuration, `factor` the pixels along one side of a latent position. Output: what to add

@@ -34,7 +34,7 @@ class FusionLevel(nn.Module):
         return torch.lerp(bg, fg, self.attention(fg, bg))
 
 
-class AttentionalFusion(ModelMixin, ConfigMixin):
+class AttentionalFusion(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own models have this clash
     """Fusion of two encoders' features; `channels` of each skip connection, finest first, and of the middle last."""
 
     @register_to_config

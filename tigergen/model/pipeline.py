@@ -5,11 +5,12 @@ accepts when the modules are imported already: this module imports them all.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from kb.errors import UserError
@@ -33,7 +34,6 @@ class TigerPipeline(DiffusionPipeline):
     defaults of the guidance.
     """
 
-    model_cpu_offload_seq = "text_encoder->fg_encoder->bg_encoder->fusion->unet->vae"
     _optional_components = ["fg_encoder", "bg_encoder", "fusion"]
 
     def __init__(
@@ -162,7 +162,7 @@ class TigerPipeline(DiffusionPipeline):
             if known is not None and masks is not None:
                 hold = Hold(known, noise, self._held(masks, latents), self.objective().noisy)
                 latents = hold(latents, timesteps[0])
-            known = denoise(_replace_mode(guided, branch), schedule, latents, timesteps, hold)
+            known = denoise(replace(guided, mode=branch), schedule, latents, timesteps, hold)
         assert known is not None
         return self.to_images(known)
 
@@ -185,7 +185,7 @@ class TigerPipeline(DiffusionPipeline):
             weights = encode(self.tokenizer, fg, roles, frequency).weights.to(self.device)
         embedded = control.embed(*(c.to(self.device, self.unet.dtype) for c in to_conditions(masks, sobels)))
         given = Conditions(self.text_states(fg), self.text_states(bg), *embedded, fg_weights=weights, weighting=how)
-        return Guided(**{**guided.__dict__, "control": control, "conditions": given})
+        return replace(guided, control=control, conditions=given)
 
     def _noise(self, seeds: Sequence[int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         block = codec.block_size(self.vae)
@@ -227,7 +227,3 @@ def to_conditions(masks: np.ndarray, sobels: np.ndarray) -> tuple[Tensor, Tensor
 
 def _to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).float()[:, None]
-
-
-def _replace_mode(guided: Guided, branch: str) -> Guided:
-    return Guided(**{**guided.__dict__, "mode": branch})

@@ -7,8 +7,8 @@ frozen first half needs no graph, so the halves are called apart here.
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
 
 
 class Features(NamedTuple):
@@ -42,10 +42,11 @@ def encode(net: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[
 def decode(unet: UNet2DConditionModel, features: Features, emb: Tensor, text: Tensor) -> Tensor:
     """Run up blocks and output layers; returns the prediction [B, C, h, w]."""
     skips, hidden = features
-    for number, block in enumerate(unet.up_blocks):
+    blocks: list[Any] = list(unet.up_blocks)
+    for number, block in enumerate(blocks):
         count = len(block.resnets)
         skips, used = skips[:-count], skips[-count:]
-        is_last = number == len(unet.up_blocks) - 1
+        is_last = number == len(blocks) - 1
         # Naming the size keeps odd latent sizes exact, where doubling would overshoot.
         size = None if is_last else tuple(skips[-1].shape[2:])
         arguments = {"hidden_states": hidden, "temb": emb, "res_hidden_states_tuple": used, "upsample_size": size}
@@ -79,11 +80,11 @@ def predict(
     return decode(unet, add(own, control), emb, text)
 
 
-def skip_channels(net: nn.Module) -> list[int]:
+def skip_channels(net: Any) -> list[int]:
     """Channels of each skip connection of a U-Net's first half, finest first, and of its middle block last."""
-    channels = [net.conv_in.out_channels]  # type: ignore[union-attr]
-    for block in net.down_blocks:  # type: ignore[union-attr]
+    channels = [net.conv_in.out_channels]
+    for block in net.down_blocks:
         channels += [resnet.out_channels for resnet in block.resnets]
         if block.downsamplers:
             channels.append(block.resnets[-1].out_channels)
-    return [*channels, net.mid_block.resnets[-1].out_channels]  # type: ignore[union-attr]
+    return [*channels, net.mid_block.resnets[-1].out_channels]
