@@ -100,10 +100,9 @@ def background_edges(image: NDArray[np.uint8], mask: NDArray[np.bool_], target_p
     """
     sigma = SMOOTHING * max(1.0, target_pixel)
     radius = int(np.ceil(3 * sigma))
-    smooth = cv2.GaussianBlur(
-        image.astype(np.float32), (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REFLECT_101
-    )
-    edges = sobel_magnitude(smooth) * np.float32(target_pixel)
+    kernel = (2 * radius + 1, 2 * radius + 1)
+    smooth = cv2.GaussianBlur(image.astype(np.float32), kernel, sigma, borderType=cv2.BORDER_REFLECT_101)
+    edges = sobel_magnitude(np.asarray(smooth, dtype=np.float32)) * np.float32(target_pixel)
     if mask.any():
         reach = max(radius + 1, round(BLANK_MARGIN * max(mask.shape)))
         edges[dilate(mask, reach)] = 0.0
@@ -155,7 +154,7 @@ def quality_scores(image: NDArray[np.uint8]) -> dict[str, float]:
     scale = QUALITY_SIDE / max(height, width)
     shape = (max(8, round(width * scale)), max(8, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    frame = cv2.resize(image, shape, interpolation=how).astype(np.float32)
+    frame = np.asarray(cv2.resize(image, shape, interpolation=how), dtype=np.float32)
     inside = sector(frame.astype(np.uint8))
     if not inside.any():
         return {"definition": 0.0, "detail": 0.0, "brightness": 0.0}

@@ -13,7 +13,7 @@ from kb import KnowledgeBase
 class Nodule:
     """A described nodule: `attributes` holds asserted and hedged values, `uncertain` the attributes with a hedge."""
 
-    nodule_id: str
+    nodule_id: str | None
     image_id: str | None
     patient_id: str | None
     exam_id: str | None
@@ -54,7 +54,7 @@ def attach_findings(
         if certainty == "uncertain":
             nodule.uncertain.add(attribute)
     for nodule in nodules.values():
-        for attribute in [a for a, v in nodule.attributes.items() if len(v) > 1 and not base.attributes[a].multi]:
+        for attribute in [a for a, v in nodule.attributes.items() if len(v) > 1 and not base.attributes[a].multiple]:
             del nodule.attributes[attribute]
             counts["contradiction_left_out"] += 1
 
@@ -63,17 +63,15 @@ def agrees(base: KnowledgeBase, own: Mapping[str, Sequence[str]], other: Mapping
     """Tell whether two descriptions can be of one nodule: no attribute that both state without a value in common.
 
     Side and size tell nodules of one examination apart. A location names a side and a pole in one attribute, so only
-    values of the same kind are compared.
+    values of the same group are compared.
     """
-    sides = {"left", "right", "isthmus"}
     for attribute in ("nodule_location", "diameter"):
+        model = base.attributes[attribute]
         mine, theirs = set(own.get(attribute, ())), set(other.get(attribute, ()))
-        if attribute == "nodule_location":
-            kinds = ((mine & sides, theirs & sides), (mine - sides, theirs - sides))
-        else:
-            kinds = ((mine, theirs),)
-        if any(a and b and not a & b for a, b in kinds):
-            return False
+        for kind in model.groups.values() or (tuple(model.values),):
+            here, there = mine & set(kind), theirs & set(kind)
+            if here and there and not here & there:
+                return False
     return True
 
 
@@ -97,10 +95,11 @@ class Links:
                 self.by_patient[row.patient_id].append(row)
 
     def nodule(self, image_id: str, patient_id: str | None, exam_id: str | None) -> Nodule | None:
-        """Return the nodule an image shows, or None (counted) when there is none or it cannot be told which.
+        """Return the nodule an image shows, or None (counted) when it cannot be told which one it is.
 
         The image's own descriptors come first. The nodules of the examination's report are narrowed down by side and
-        size to those that agree with them; one remaining nodule completes what the descriptors leave open.
+        size to those that agree with them; one remaining nodule completes what the descriptors leave open. An image
+        that nobody described at all (a class folder) has a nodule without an id.
         """
         own = self.by_image.get(image_id, [])
         if len(own) > 1:
@@ -117,7 +116,9 @@ class Links:
             return Nodule(other.nodule_id, image_id, patient_id, exam_id, other.ordinal, merged, set(other.uncertain))
         if own and any(self.base.scope(a) == "fg" for a in stated):
             return own[0]
-        self.counts["nodule_ambiguous" if fitting else "no_findings"] += 1
+        if not reported:
+            return Nodule(None, image_id, patient_id, exam_id, None, dict(stated))
+        self.counts["nodule_ambiguous" if fitting else "nodule_contradicts_image"] += 1
         return None
 
     def label(self, image_label: str | None, patient_id: str | None, nodule: Nodule) -> str | None:

@@ -67,32 +67,18 @@ def compose(base: KnowledgeBase, label: str, attributes: Attributes, quality: Se
 
 
 def roles(base: KnowledgeBase, target: str, fg: str) -> list[tuple[str, str]]:
-    """Return (phrase, role) for every phrase of a foreground prompt, seen from the class `target` (eq. 10).
+    """Return (phrase, role) for every phrase of a foreground prompt when `target` is the rare class (eq. 10).
 
-    Roles are particular, joint or common. The class phrase itself is particular where it names the target and the
-    target has particular terms at all, that is, where it is a rare subtype; every other class phrase is common. For a
-    class that the domain does not know nothing is particular.
+    Roles are particular, joint or common. A class name that the domain does not know (it can only stand first) is
+    common; any other unknown phrase is a UserError.
     """
-    known = target in base.subtypes
-    classes = {s.phrase: name for name, s in base.subtypes.items()}
     out = []
     for position, phrase in enumerate(phrases(fg)):
-        if position == 0:
-            named = classes.get(phrase, phrase)
-            out.append((phrase, "particular" if known and named == target and _is_rare(base, target) else "common"))
+        if position == 0 and phrase not in base.phrases():
+            out.append((phrase, "common"))
         else:
-            attribute, value = base.parse_phrase(phrase)
-            out.append((phrase, base.role(target, attribute, value) if known else "common"))
+            out.append((phrase, base.role(target, *base.parse_phrase(phrase))))
     return out
-
-
-def _is_rare(base: KnowledgeBase, target: str) -> bool:
-    return any(
-        base.role(target, name, value) == "particular"
-        for name, attribute in base.attributes.items()
-        if base.scope(name) == "fg"
-        for value in attribute.values
-    )
 
 
 def compose_with_roles(
@@ -110,14 +96,15 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     image's own column before the report's, the class from pathology before the image's label, the image-quality words
     from the pixels. The table is rewritten as a whole, so that the call can be repeated.
     """
-    import cv2
     import pandas as pd
 
     from kb import store
     from tigerdata import conditions
+    from tigerdata.images.frames import read_clean
     from tigerdata.prompt_links import Diagnosis, Links, Nodule, attach_findings
 
-    base, counts = ws.kb, Counter()  # type: KnowledgeBase, Counter[str]
+    base = ws.kb
+    counts: Counter[str] = Counter()
     with ws.connect(read_only=True) as con:
         images = con.execute(
             "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
@@ -129,10 +116,11 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
             ).fetchall()
         }
         findings = con.execute(
-            "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL ORDER BY finding_id"
+            "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL "
+            "ORDER BY finding_id"
         ).fetchall()
         pathology = con.execute(
-            "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, FALSE) FROM pathology"
+            "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, '') <> '' FROM pathology"
         ).fetchall()
     attach_findings(base, nodules, findings, counts)
     links = Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
@@ -148,10 +136,9 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
         attributes = {a: attributes[a] for a in base.attributes if a in attributes}
         if base.impossible(attributes):
             counts["impossible_combination"] += 1
-        frame = cv2.imread(str(ws.frame_path(image_id)), cv2.IMREAD_GRAYSCALE)
-        if frame is None:
-            raise UserError(f"The clean frame of image {image_id} is missing; run `tigerdata ingest images` again.")
+        frame = read_clean(ws, image_id)
         prompt = compose(base, label, attributes, conditions.quality_words(frame, base, ws.settings["quality"]))
+        counts["class_only"] += nodule.nodule_id is None
         counts["uncertain"] += bool(nodule.uncertain & set(attributes))
         rows.append(
             {

@@ -91,6 +91,10 @@ def split(
             """SELECT i.image_id, i.sha256, i.patient_id, i.cohort, coalesce(p.label, i.label, '') AS label
                FROM images i LEFT JOIN prompts p USING (image_id) WHERE i.rejected IS NULL ORDER BY i.image_id"""
         ).fetchall()
+        # A refused copy under another patient's name still says that the two patients share an image.
+        copies = con.execute(
+            "SELECT sha256, patient_id FROM images WHERE rejected = 'DUPLICATE_OF_ANOTHER_PATIENT' ORDER BY image_id"
+        ).fetchall()
     if not images:
         raise UserError(f"{ws.path} holds no images; run `tigerdata ingest images` first.")
     missing = [row[0] for row in images if not row[2]]
@@ -103,7 +107,7 @@ def split(
         [("file", sha), ("pixels", pixel_hash(ws, image_id)), *([("patient", patient)] if patient else [])]
         for image_id, sha, patient, _, _ in images
     ]
-    group_of = groups(links)
+    group_of = groups([*links, *([("file", s), *([("patient", p)] if p else [])] for s, p in copies)])[: len(links)]
     parts = _cohort_parts(images, group_of) if from_cohort else _stratified(images, group_of, val, test, seed)
     rows = pd.DataFrame(
         [(name, r[0], r[2], parts[g]) for r, g in zip(images, group_of, strict=True)],
@@ -142,19 +146,15 @@ def _cohort_parts(images: Sequence[tuple], group_of: Sequence[int]) -> dict[int,
             )
         if parts.setdefault(group, cohort) != cohort:
             raise UserError(
-                f"Image {image_id} is in cohort {cohort}, but its patient or a copy of it is in {parts[group]}; mend the"
-                " cohort column, or split by patient."
+                f"Image {image_id} is in cohort {cohort}, but its patient or a copy of it is in {parts[group]}; mend"
+                " the cohort column, or split by patient."
             )
     return parts
 
 
 def pixel_hash(ws: Workspace, image_id: str) -> str:
     """SHA-256 of a clean frame's shape and grey levels: equal for copies saved in different files or formats."""
-    import cv2
+    from tigerdata.images.frames import read_clean
 
-    frame = cv2.imread(str(ws.frame_path(image_id)), cv2.IMREAD_GRAYSCALE)
-    if frame is None:
-        raise UserError(
-            f"The clean frame of image {image_id} is missing or damaged; run `tigerdata ingest images` again."
-        )
+    frame = read_clean(ws, image_id)
     return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()

@@ -1,6 +1,6 @@
 """The workspace: a folder with settings (`tiger.toml`), everything known (`tiger.duckdb`) and derived files.
 
-Images stay where they lie; what is derived from them (clean frames, masks, models, runs, data sets) is below the folder.
+Images stay where they lie; what is derived from them (clean frames, masks, models, runs, data sets) is below it.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class Workspace:
 
         Raises UserError for an unknown setting or organ, or when a workspace with other settings is already there.
         """
+        from kb import store
+
         folder = Path(path).resolve()
         wanted = _merge(DEFAULT_SETTINGS, {**(settings or {}), "domain": domain}, "the given settings")
         kb.load(domain)  # refuses an organ without a vocabulary before anything is written
@@ -105,8 +107,8 @@ class Workspace:
         for name in FOLDERS:
             (folder / name).mkdir(parents=True, exist_ok=True)
         workspace = cls(folder, wanted)
-        with workspace.connect():
-            pass
+        with workspace.connect() as con:
+            store.fill_vocabulary(con, workspace.kb)
         # The settings file is what makes the folder a workspace, so it comes last.
         with atomic_write(folder / SETTINGS_FILE) as temporary:
             temporary.write_text("\n".join(_toml(wanted)) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Regions of a frame: nodule and gland masks, imported or predicted by a segmenter trained here."""
