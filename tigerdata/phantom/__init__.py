@@ -1,0 +1,1 @@
+"""Simulated thyroid corpus with known ground truth: frames, masks, reports, pathology."""
