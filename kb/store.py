@@ -77,12 +77,12 @@ def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> No
     """
     import pandas as pd
 
-    terms = [
+    terms: list[tuple[str | None, ...]] = [
         (attribute, value, entry.phrase, model.scope, language, surface)
         for attribute, model in base.attributes.items()
         for value, entry in model.values.items()
         for language in ("en", "zh")
-        for surface in entry.surfaces(language) or [None]
+        for surface in (entry.surfaces(language) or (None,))
     ]
     terms += [("subtype", name, s.phrase, "fg", None, None) for name, s in base.subtypes.items()]
     terms += [(name, phrase, phrase, "bg", None, None) for name, row in base.quality.items() for phrase in row]
