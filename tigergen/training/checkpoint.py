@@ -21,7 +21,7 @@ REPORTING = ("checkpoint_every", "held_out_every", "held_out_images", "grid_ever
 
 
 def identity(stage: str, preset: Mapping[str, Any], data: str, base: str) -> dict[str, Any]:
-    """Everything that decides the weights: settings by dotted name, digests `data` of the cases, `base` of the start."""
+    """Everything that decides the weights: settings by dotted name, digests `data` of cases, `base` of the start."""
     training = {key: value for key, value in preset["training"].items() if key not in REPORTING}
     sections = {"model": preset["model"], "diffusion": preset["diffusion"], "training": training, stage: preset[stage]}
     settings = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
