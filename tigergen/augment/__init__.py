@@ -1,0 +1,1 @@
+"""Augmentation: an editable plan, index-addressed generation, and the gates an image must pass."""

@@ -1,0 +1,74 @@
+"""Addressing: what image k of a plan is, from the plan's id and k alone, whatever the order, batch or process."""
+
+import fcntl
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tigergen.augment.draws import Attributes
+from tigergen.augment.plan import plan_id
+
+SEPARATOR = ", "
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One attempt at one image of a plan."""
+
+    index: int
+    attempt: int
+    row: int
+    label: str
+    fg: str
+    bg: str
+    attributes: Attributes
+    donor: str
+    seed: int
+
+
+class Slots:
+    """All images of a plan by index 0..total-1; `quality` gives the image-quality phrases of each donor."""
+
+    def __init__(self, plan: Mapping[str, Any], quality: Mapping[str, list[str]]) -> None:
+        self.plan, self.quality, self.id = plan, quality, plan_id(plan)
+        self._ends = np.cumsum([row["count"] for row in plan["rows"]])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def at(self, index: int, attempt: int = 0) -> Slot:
+        """Image `index` at its `attempt`-th try. Donors of a row take turns, and a retry takes the next one."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        row = self.plan["rows"][number]
+        ordinal = index - (int(self._ends[number]) - row["count"])
+        digest = hashlib.sha256(f"{self.id}/{index}/{attempt}".encode()).digest()
+        donor = row["donors"][(ordinal + attempt) % len(row["donors"])]
+        words = self.plan["sampling"].get("quality", "donor")
+        extra = self.quality.get(donor, []) if words == "donor" else list(words)
+        said = row["bg"].split(SEPARATOR) if row["bg"] else []
+        bg = SEPARATOR.join([*said, *(w for w in extra if w not in said)])
+        seed = int.from_bytes(digest[:8], "big") >> 1
+        return Slot(index, attempt, number + 1, row["label"], row["fg"], bg, row["attributes"], donor, seed)
+
+
+def blocks(total: int, size: int) -> list[range]:
+    """The indices in consecutive blocks: one block is claimed, made and committed as a whole."""
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+@contextmanager
+def claim(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file for the length of the block; yields whether it was free. The kernel frees it on a kill."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, judges, classifier arms and the report."""
