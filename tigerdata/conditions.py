@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 
 # Smoothing before Sobel, in pixels of the target grid: weaker keeps speckle, stronger loses the capsule lines.
-SMOOTHING = 0.6
+SMOOTHING = 0.3
 # Grey levels a target pixel that map to 255. A fixed number: a per-image maximum would make the same edge look
 # different in two frames, and differ between a training frame and a moved nodule at sampling time.
-FULL_SCALE = 40.0
+FULL_SCALE = 80.0
 # The blanked region reaches this far beyond the mask, in parts of the frame's side: a nodule's halo and capsule
 # belong to the foreground.
 BLANK_MARGIN = 0.015

@@ -34,7 +34,7 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "format": 1,
     "images": {"max_megapixels": 50.0, "min_side": 16},
     # Two cuts a word; units and reasons are in tigerdata/conditions.py.
-    "quality": {"definition": [60.0, 160.0], "detail": [0.25, 0.45], "brightness": [45.0, 75.0]},
+    "quality": {"definition": [450.0, 720.0], "detail": [0.42, 0.49], "brightness": [67.0, 77.0]},
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and
     # an empty label leaves the category's images without one.
     "ddti": {
