@@ -1,0 +1,172 @@
+"""The whole journey on a simulated corpus: reports and images in, a trained model, an augmented data set, a report.
+
+Every stage is a command that a user could type; `Journey` runs them two at a time and continues after a kill.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kb.errors import UserError
+from tigergen.stages import Stage
+
+TARGET = "FTC"
+CONTROL_ARMS = ("natural", "classical", "real")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything; steps and counts instead of minutes, so that a continued run ends the same."""
+
+    train: str
+    val: str
+    test: str
+    pool: str
+    coarse_steps: int
+    fine_steps: int
+    segmenter_epochs: int
+    judge_frames: int
+    generated: int
+    seeds: int
+    iterations: int
+    ema: float = 0.999
+
+
+BUDGETS = {
+    # A minute: every stage, nothing learned. For tests and for a first look at the commands.
+    "minute": Budget(
+        "benign=24,PTC=16,FTC=6", "benign=8,FTC=4", "benign=12,FTC=8", "FTC=8", 6, 6, 1, 64, 6, 2, 6, ema=0.5
+    ),
+    # Twenty minutes on two cores.
+    "demo": Budget(
+        "benign=1000,PTC=1000,FTC=30", "benign=300,FTC=100", "benign=600,FTC=600", "FTC=970",
+        coarse_steps=1000, fine_steps=1000, segmenter_epochs=8, judge_frames=6000, generated=300, seeds=4, iterations=400,
+    ),
+    # An hour of training on two cores.
+    "hour": Budget(
+        "benign=1000,PTC=1000,FTC=30", "benign=300,FTC=100", "benign=600,FTC=600", "FTC=970",
+        coarse_steps=4000, fine_steps=8000, segmenter_epochs=30, judge_frames=10000, generated=500, seeds=4, iterations=400,
+    ),
+}  # fmt: skip
+
+
+def stages(out: Path, budget: Budget) -> list[Stage]:
+    """The journey's stages for a folder; paths are inside `out`."""
+    corpus, ws, run = out / "corpus", out / "workspace", out / "augmented"
+    here = ("-w", str(ws))
+    counts = asdict(budget)
+
+    def data(*words: Any) -> tuple[str, ...]:
+        return ("tigerdata", *(str(word) for word in words))
+
+    def gen(*words: Any) -> tuple[str, ...]:
+        return ("tigergen", *(str(word) for word in words))
+
+    cohorts = [word for name in ("train", "val", "test", "pool") for word in (f"--{name}", counts[name])]
+    ema = ("--set", f"training.ema={budget.ema}")
+    augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *here)
+    arms = ("--target", TARGET, "--seeds", budget.seeds, "--iterations", budget.iterations, *here)
+    plan = [
+        Stage("corpus", "Simulate patients: frames, reports, pathology", data("simulate", corpus, *cohorts)),
+        Stage("workspace", "Make a workspace with the thyroid knowledge base", data("init", ws), ("corpus",)),
+        Stage(
+            "reports",
+            "Read Chinese and English reports into facts",
+            data("ingest", "reports", corpus / "reports.csv", *here),
+            ("workspace",),
+        ),
+        Stage(
+            "pathology",
+            "Read the pathology: which subtype was it",
+            data("ingest", "pathology", corpus / "pathology.csv", *here),
+            ("reports",),
+        ),
+        Stage("images", "Read frames and the masks that exist", data("ingest", "images", corpus, *here), ("pathology",)),
+        Stage("split", "Split by patient", data("split", "--from-cohort", *here), ("images",)),
+        Stage(
+            "judge",
+            "Train a judge of attributes on other simulated frames",
+            gen("train", "judge", "--simulated", budget.judge_frames, *here),
+            ("workspace",),
+        ),
+        Stage(
+            "segmenter",
+            "Train YOLO to find nodules",
+            gen("train", "segmenter", "--epochs", budget.segmenter_epochs, *here),
+            ("split",),
+        ),
+        Stage("segment", "Find the nodule where no mask came along", data("segment", *here), ("segmenter",)),
+        Stage("prompts", "Write nodule and background prompts", data("prompts", *here), ("segment",)),
+        Stage(
+            "coarse",
+            "Tiger, coarse stage: what ultrasound looks like",
+            gen("train", "coarse", "--set", f"coarse.steps={budget.coarse_steps}", *ema, *here),
+            ("prompts",),
+        ),
+        Stage(
+            "fine",
+            "Tiger, fine stage: FG- and BG-Encoder learn mask and edges",
+            gen("train", "fine", "--set", f"fine.steps={budget.fine_steps}", *ema, *here),
+            ("coarse",),
+        ),
+        *(
+            Stage(
+                f"arm-{arm}",
+                f"Classifiers to compare with: {arm}",
+                gen("arms", "--arm", arm, *arms),
+                ("prompts",),
+            )
+            for arm in CONTROL_ARMS
+        ),
+        Stage(
+            "plan",
+            f"Plan the images of {TARGET} and of the other classes",
+            gen("plan", "--target", TARGET, "--n", budget.generated, "--out", ws / "plan.json", *here),
+            ("prompts",),
+        ),
+        Stage("augment-0", "Generate, check, keep or replace (one half)", (*augment, "--shard", "0/2"), ("fine", "plan")),
+        Stage("augment-1", "Generate, check, keep or replace (other half)", (*augment, "--shard", "1/2"), ("fine", "plan")),
+        Stage("augment", "Close the augmented folder: manifest and card", augment, ("augment-0", "augment-1", "judge")),
+        Stage(
+            "arm-generated",
+            "Classifiers with generated images in every class",
+            gen("arms", "--arm", "generated", "--run", run, *arms),
+            ("augment",),
+        ),
+        Stage(
+            "export",
+            "Export an image folder, after the leak check",
+            data("export", "--run", run, "--out", out / "dataset", *here),
+            ("augment",),
+        ),
+        Stage("evaluate", "Measure the generated images", gen("evaluate", "--run", run, *here), ("augment", "judge")),
+        Stage(
+            "report",
+            "Write the report",
+            gen("report", "--run", run, "--target", TARGET, "--out", out / "report.html", *here),
+            ("evaluate", "export", "arm-generated", *(f"arm-{arm}" for arm in CONTROL_ARMS)),
+        ),
+    ]
+    return plan
+
+
+def demo(out: Path, budget: str = "demo") -> dict[str, Any]:
+    """Run or continue the journey in `out`; returns the paths of data set and report, and the figures.
+
+    Raises UserError for an unknown budget or when a stage fails.
+    """
+    from tigergen.display import JourneyDisplay
+    from tigergen.stages import Journey
+
+    if budget not in BUDGETS:
+        raise UserError(f"there is no budget '{budget}'; choose one of {', '.join(BUDGETS)}.")
+    folder = out.resolve()
+    with JourneyDisplay(f"TigerData: the whole journey ({budget})") as display:
+        results = Journey(stages(folder, BUDGETS[budget]), folder, watch=display.watch).run()
+    report = results["report"]
+    return {
+        "report": str(folder / "report.html"),
+        "dataset": str(folder / "dataset"),
+        "augmented": str(folder / "augmented"),
+        "figures": report["verdict"],
+    }
