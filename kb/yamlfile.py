@@ -71,6 +71,6 @@ def expand(pattern: str) -> list[str]:
     >>> expand("(is |)clear")
     ['is clear', 'clear']
     """
-    parts = re.split(r"\(([^()]*\|[^()]*)\)", pattern)
+    parts = re.split(r"\(([^()]*)\)", pattern)
     choices = [part.split("|") if index % 2 else [part] for index, part in enumerate(parts)]
     return list(dict.fromkeys("".join(choice) for choice in product(*choices)))

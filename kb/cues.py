@@ -1,0 +1,92 @@
+"""The words around the attributes in reports: headings, anchors, negation, uncertainty, risk systems, diagnoses."""
+
+import re
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kb.errors import UserError
+from kb.vocabulary import DOMAINS
+from kb.yamlfile import Key, Lines, read_yaml
+
+
+class Tirads(BaseModel):
+    """How the risk systems are named: canonical name -> patterns, tried in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    systems: dict[str, tuple[str, ...]]
+
+
+class Cues(BaseModel):
+    """Patterns of one domain's reports; `cues["anchor"]` is one compiled alternation, longest alternative first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    cues: dict[str, tuple[str, ...]]
+    patterns: dict[str, dict[str, tuple[str, ...]]]
+    noise: tuple[str, ...]
+    tirads: Tirads
+    diagnosis: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def _compiled(self) -> dict[str, re.Pattern[str]]:
+        return {name: alternation(patterns) for name, patterns in self.cues.items()}
+
+    @cached_property
+    def relations(self) -> list[tuple[str, str, re.Pattern[str]]]:
+        """(attribute, value, pattern) of the values that are written as relations, such as "A/T > 1"."""
+        return [(a, v, alternation(p)) for a, values in self.patterns.items() for v, p in values.items()]
+
+    @cached_property
+    def systems(self) -> dict[str, re.Pattern[str]]:
+        """Compiled patterns of the risk systems by canonical name."""
+        return {name: alternation(patterns, right=False) for name, patterns in self.tirads.systems.items()}
+
+    @cached_property
+    def diagnoses(self) -> dict[str, re.Pattern[str]]:
+        """Compiled patterns of the diagnoses by name."""
+        return {name: alternation(patterns) for name, patterns in self.diagnosis.items()}
+
+    def __getitem__(self, name: str) -> re.Pattern[str]:
+        return self._compiled[name]
+
+
+def alternation(patterns: tuple[str, ...], right: bool = True) -> re.Pattern[str]:
+    """One pattern out of several; an alternative that begins or ends with a Latin letter matches whole words only."""
+    parts = []
+    for pattern in patterns:
+        begin = r"(?<![a-z])" if re.match(r"\(*[a-z]", pattern) else ""
+        end = r"(?![a-z])" if right and re.search(r"[a-z][)?]*$", pattern) else ""
+        parts.append(f"{begin}(?:{pattern}){end}")
+    return re.compile("|".join(parts))
+
+
+@lru_cache(maxsize=8)
+def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
+    """Read and check `kb/domains/<domain>_reports.yaml`.
+
+    Raises UserError with file and line for a mistake, such as a pattern that is no regular expression.
+    """
+    lines = Lines()
+    content = read_yaml((folder or DOMAINS) / f"{domain}_reports.yaml", lines)
+    try:
+        cues = Cues.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path: Key = tuple(first["loc"])
+        raise UserError(f"{lines.at(path)} has a mistake: {first['msg']}; correct it.") from None
+    tables: list[tuple[Key, dict[str, tuple[str, ...]]]] = [
+        (("cues",), cues.cues),
+        (("diagnosis",), cues.diagnosis),
+        (("tirads", "systems"), cues.tirads.systems),
+        *((("patterns", attribute), values) for attribute, values in cues.patterns.items()),
+    ]
+    for key, table in tables:
+        for name, patterns in table.items():
+            for index, pattern in enumerate(patterns):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    what = f"'{pattern}' is no regular expression ({error})"
+                    raise UserError(f"{lines.at((*key, name, index))}: {what}; correct it.") from None
+    return cues

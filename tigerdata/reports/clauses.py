@@ -1,0 +1,136 @@
+"""Cutting a normalised report into sections, sentences and clauses without cutting a term or a measurement."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kb.cues import Cues, load_cues
+from tigerdata.reports.text import CJK
+
+HEADINGS = ("findings", "impression", "pathology", "before", "after")
+CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
+HARD = re.compile(
+    rf"[。；;！!\n]+|(?<!\blt)(?<!\brt)(?<!\bvs)(?<!\bno)(?<!\bdr)(?<!approx)\.(?=\s|$|[{CJK}])|\.(?=[a-z]{{4,}})(?<=[a-z)]\.)"
+)
+SOFT = re.compile(r"，|(?<!\d),|,(?!\d)|[()]|:(?!\s*(?:none|no\b|neg|absent|无(?!回声|明显)|阴性|未见(?=$|[，。；])|-|\d))")
+MARKER = re.compile(
+    rf"([{CIRCLED}]+)|(?:(?<=[\n。；;:，])|^)\s*\(?(\d{{1,2}})(?:[、)]|\.(?!\d))|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{{1,2}})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{{1,2}})(?=[:：，、])|#(\d{{1,2}})"
+)
+FIELD = re.compile(
+    r"(?<![a-z])(size|location|composition|echogenicity|shape|margins?|echogenic foci|calcifications?|hypervascular"
+    r"|significant growth|others?|cervical lymphadenopathy)\s*:"
+)
+UNPUNCTUATED = re.compile(r"(?<=信号)(?=[左右双另])|(?<=正常)(?=双侧颈|甲状腺周围)")
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A stretch of normalised text: `section` findings|impression|pathology|skip; `ordinals` of its list marker."""
+
+    start: int
+    end: int
+    section: str
+    sentence: int
+    first: bool
+    field: str
+    ordinals: tuple[int, ...] = ()
+
+
+@lru_cache(maxsize=4)
+def _heading(domain: str) -> re.Pattern[str]:
+    cues = load_cues(domain)
+    groups = [f"(?P<{name}>{cues['heading_' + name].pattern})" for name in HEADINGS]
+    return re.compile(rf"(?:^|(?<=[\s。；;.，\]】)]))[\[【]?(?:{'|'.join(groups)})[\]】]?\s*[:：]")
+
+
+def sections(text: str, domain: str = "thyroid") -> list[tuple[int, int, str]]:
+    """(start, end, name) of the sections; text before the first heading is findings."""
+    cuts = [(0, 0, "findings")]
+    cuts += [(m.start(), m.end(), m.lastgroup or "findings") for m in _heading(domain).finditer(text)]
+    bounds = [cut[0] for cut in cuts[1:]] + [len(text)]
+    found: list[tuple[int, int, str]] = []
+    headed = any(name == "findings" for _, _, name in cuts[1:])
+    for (_, begin, name), end in zip(cuts, bounds, strict=True):
+        stop = HARD.search(text, begin, end)
+        if name == "before" and not headed and stop:
+            # "COMPARISON: 2022. The nodule ...": without a heading for the findings they begin with the next sentence.
+            found += [(begin, stop.end(), "skip"), (stop.end(), end, "findings")]
+        else:
+            found.append((begin, end, "skip" if name in ("before", "after") else name))
+    return [section for section in found if section[1] > section[0]]
+
+
+def split(text: str, protected: Sequence[tuple[int, int]], domain: str = "thyroid") -> list[Clause]:
+    """Clauses of a report in order; `protected` spans (terms, measurements) are never cut."""
+    inside = bytearray(len(text) + 1)
+    for start, end in protected:
+        for position in range(start + 1, end):
+            inside[position] = 1
+        if end - start == 1:
+            continue
+        inside[start] = inside[start] or 0
+    clauses: list[Clause] = []
+    sentence = 0
+    for begin, finish, section in sections(text, domain):
+        for s_begin, s_end, ordinals in _sentences(text, begin, finish, inside):
+            sentence += 1
+            first = True
+            for c_begin, c_end, name in _pieces(text, s_begin, s_end, inside):
+                if text[c_begin:c_end].strip():
+                    clauses.append(Clause(c_begin, c_end, section, sentence, first, name, ordinals if first else ()))
+                    first = False
+    return clauses
+
+
+def _sentences(text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, tuple[int, ...]]]:
+    cuts: list[tuple[int, int, tuple[int, ...]]] = []
+    for match in HARD.finditer(text, begin, finish):
+        if not inside[match.start()]:
+            cuts.append((match.start(), match.end(), ()))
+    for match in UNPUNCTUATED.finditer(text, begin, finish):
+        cuts.append((match.start(), match.start(), ()))
+    for match in MARKER.finditer(text, begin, finish):
+        if inside[match.start()]:
+            continue
+        circled = match[1] or ""
+        numbers = tuple(CIRCLED.index(c) + 1 for c in circled) or (int(next(g for g in match.groups()[1:] if g)),)
+        # "nodule 1 is solid": the marker is the subject and stays; "①", "1、" and "Nodule 1:" are left out.
+        worded = match[3] or match[4] or match[5]
+        headed = text[match.end() : match.end() + 1] in ("", ":", "：", "，", ",", ".", "、", ")")
+        cuts.append((match.start(), match.start() if worded and not headed else match.end(), numbers))
+    cuts.sort()
+    result = []
+    last, ordinals = begin, ()
+    for start, end, numbers in cuts:
+        if start < last:
+            continue
+        if start > last:
+            result.append((last, start, ordinals))
+            ordinals = ()
+        last = end
+        ordinals = numbers or ordinals
+    result.append((last, finish, ordinals))
+    return [row for row in result if row[1] > row[0]]
+
+
+def _pieces(text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, str]]:
+    cuts = [(m.start(), m.end(), "") for m in SOFT.finditer(text, begin, finish) if not inside[m.start()]]
+    cuts += [(m.start(), m.start(), m[1]) for m in FIELD.finditer(text, begin, finish)]
+    cuts.sort()
+    result, last, name = [], begin, ""
+    for start, end, field in cuts:
+        if start > last:
+            result.append((last, start, name))
+            if name and text[start] != ":":
+                name = ""
+        last = max(last, end)
+        name = field or name
+    if finish > last:
+        result.append((last, finish, name))
+    return result
+
+
+def cue_spans(cues: Cues, name: str, text: str, clause: Clause) -> list[tuple[int, int]]:
+    """Spans of one kind of cue inside a clause."""
+    return [m.span() for m in cues[name].finditer(text, clause.start, clause.end)]

@@ -1,0 +1,60 @@
+"""The impression: its categories and descriptions belong to nodules of the findings and make no new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kb.cues import Cues
+from tigerdata.reports.assertion import Scopes
+from tigerdata.reports.clauses import Clause
+from tigerdata.reports.facts import LOCATION, Fact, Nodule, places
+from tigerdata.reports.reader import Content
+
+
+def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> None:
+    """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out."""
+    if not nodules:
+        return
+    sentence, focus, ordinals = -1, list[Nodule](), ()
+    numbered = any(n.ordinal for n in nodules)
+    for clause in clauses:
+        terms, sizes, categories = content.within(clause)
+        where = [p for p in places(terms, content.text, ()) if p.side or p.pole]
+        if clause.sentence != sentence:
+            sentence, focus, ordinals = clause.sentence, [], clause.ordinals
+            if not where and numbered and ordinals:
+                focus = [n for n in nodules if n.ordinal in ordinals]
+        covered = [(t.start, t.end) for t in terms]
+        scopes = Scopes(cues, content.text, clause, covered)
+        anchors = list(cues["anchor"].finditer(content.text, clause.start, clause.end))
+        if cues["lymph"].search(content.text, clause.start, clause.end):
+            focus = []
+            continue
+        if where or (anchors and not focus) or (categories and not focus):
+            focus = [n for n in nodules if not where or any(n.place.side and n.place.fits(p) for p in where)]
+            focus = _narrow(focus, sizes)
+            many = cues["many"].search(content.text, clause.start, clause.end)
+            if not where and len(focus) > 1 and not many:
+                focus = []
+        for nodule in focus:
+            for category in categories[:1]:
+                nodule.category = nodule.category or category
+            for term in terms:
+                if term.attribute in (LOCATION, "diameter", "sonogram_direction") or len(focus) > 1:
+                    continue
+                if any(f.attribute == term.attribute for f in nodule.facts):
+                    continue
+                found = scopes.of(term.start, term.end)
+                if found.certainty != "negated":
+                    nodule.facts.append(
+                        Fact(term.attribute, term.value, term.start, term.end, "positive", found.cue, "impression")
+                    )
+
+
+def _narrow(focus: list[Nodule], sizes: Sequence) -> list[Nodule]:
+    """Of several nodules on the named side, those with the named largest diameter, if there are any."""
+    if len(focus) < 2 or not sizes or not sizes[0].values:
+        return focus
+    wanted = max(sizes[0].values)
+    same = [n for n in focus if n.sizes and abs(max(n.sizes[0].values, default=0) - wanted) < 0.06]
+    return same or focus

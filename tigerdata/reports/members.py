@@ -1,0 +1,264 @@
+"""Making nodules: new ones, entries of a group, pairs; and giving them sizes and attributes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tigerdata.reports.assertion import Scopes, Span
+from tigerdata.reports.clauses import Clause
+from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place
+from tigerdata.reports.measures import Size
+from tigerdata.reports.reader import ABOUT_PARTS, DEFINITE, INNER_SIZE, Reader
+from tigerdata.reports.terms import Term
+
+DESCRIPTIVE = ("composition", "echogenicity")
+JOINED = re.compile(r"[及和与或、]|(?<![a-z])(?:and|or)(?![a-z])")
+
+
+class NoduleReader(Reader):
+    """The reader with the rules by which clauses make and fill nodules."""
+
+    # ---- is it a new one? ------------------------------------------------------------------------------------------
+    def _is_new(
+        self, clause: Clause, anchors: Sequence[Span], where: Sequence[Place], terms: Sequence[Term], sizes: Sequence[Size]
+    ) -> bool:
+        described = any(t.attribute in DESCRIPTIVE for t in terms)
+        text = self.text[clause.start : clause.end]
+        if self.ordinal is not None and (anchors or sizes or described or any(p.pole for p in where) or (where and not self._has("gland_size", clause))):
+            return True
+        if clause.field == "size" and sizes:
+            return not self.out.nodules or bool(self.out.nodules[-1].sizes)
+        if not anchors:
+            weak = self._has("weak_anchor", clause)
+            verb = self._has("introduce", clause)
+            return bool(weak and verb and verb.start() < weak.start() and not self._has("inner", clause) and not self._has("not_entry", clause)) and (
+                bool(where or self.place.side or self._has("many", clause))
+            )
+        if not self.out.nodules:
+            return True
+        anchor = anchors[0]
+        known = self._known(where)
+        if DEFINITE.search(text) and not where and not (sizes and self.targets and self.targets[-1].sizes):
+            return False
+        if self._anaphor(clause) and not where:
+            return False
+        verb = self._has("introduce", clause)
+        if not where and ABOUT_PARTS.match(self.text[anchor[1] : anchor[1] + 2]) and not self._latin(clause):
+            return bool(verb and verb.start() < anchor[0] and self.place.side)
+        if verb and (verb.start() < anchor[0] or self._latin(clause)):
+            return not (known and DEFINITE.search(text) and not sizes)
+        if sizes or self._has("many", clause):
+            return not (known and not known[-1].sizes)
+        return bool(where or self.place.side) and not known
+
+    def _known(self, where: Sequence[Place]) -> list[Nodule]:
+        """Nodules that a named place can mean."""
+        place = where[0] if where else self.place
+        if not place.side and not place.pole:
+            return []
+        return [n for n in self.out.nodules if n.place.fits(place) and n.place.side]
+
+    # ---- making ----------------------------------------------------------------------------------------------------
+    def _create(self, clause: Clause, anchors: Sequence[Span], where: list[Place], terms: Sequence[Term]) -> None:
+        many = self._has("many", clause) or any(self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors)
+        where = [p for p in where if p.side or p.pole] or where
+        if len(where) > 1 and not self._has("each", clause) and not (anchors and self._pair_follows(clause)):
+            sides = {p.side.value for p in where if p.side}
+            where = [Place(None)] if many and len(sides) > 1 else where[:1]
+        made = []
+        for place in where or [Place()]:
+            nodule = Nodule(Place(place.side, place.pole, place.depth), multiple=bool(many), sentence=self.sentence)
+            nodule.place.fill(self.place)
+            if nodule.place.side is None:
+                carried = self.side if nodule.place.pole or self.ordinal is not None else None
+                nodule.place.side = self.headed or carried
+            nodule.anchor = anchors[0] if anchors else None
+            nodule.tentative = not anchors and self.ordinal is None and not clause.field
+            nodule.ordinal = self.ordinal
+            nodule.facts += self.early
+            nodule.sizes += self.early_sizes[:1]
+            made.append(nodule)
+        self.out.nodules += made
+        self.targets, self.batch, self.weak = made, made, False
+        self.group = Group(made[:1], list(self.early), made[0].place) if many and len(made) == 1 else None
+        if self.group is None and len(made) > 1:
+            for nodule in made:
+                nodule.multiple = False
+        self.place, self.early, self.early_sizes, self.ordinal = Place(), [], [], None
+
+    def _pair_follows(self, clause: Clause) -> bool:
+        """ "X及Y见结节，大小分别为A、B": the two places are two nodules."""
+        end = self.text.find("。", clause.end)
+        return bool(self.cues["each"].search(self.text, clause.end, end if end >= 0 else len(self.text)))
+
+    def _rest_of_group(self, match: re.Match[str], terms: Sequence[Term]) -> bool:
+        """The other members: an entry only if their composition or echo is told; "部分结节" is none."""
+        self.targets, self.weak = [], True
+        if match[0].startswith(("部分", "some")) or not any(t.attribute in DESCRIPTIVE for t in terms):
+            return False
+        nodule = Nodule(multiple=True, sentence=self.sentence)
+        self.out.nodules.append(nodule)
+        self.targets = [nodule]
+        return True
+
+    def _largest(self, clause: Clause, where: list[Place]) -> bool:
+        place = where[0] if where else Place()
+        group = self.group
+        if group is None:
+            last = self.out.nodules[-1] if self.out.nodules else None
+            if last is None or last.sizes or (place.side and not last.place.fits(place)):
+                last = Nodule(Place(self.side if not place.side else None), multiple=True, sentence=self.sentence)
+                self.out.nodules.append(last)
+            group = self.group = Group([last], [f for f in last.facts], last.place)
+            last.multiple = True
+        larger = [n for n in group.members if n.role == "larger" and n.place.fits(place)]
+        if group.refined and (larger if place.side is None or self._latin(clause) else [n for n in larger if n.place.side is place.side]):
+            self.targets = larger[-1:]
+            return True
+        if not group.refined:
+            nodule = group.members[0]
+            group.place = Place(nodule.place.side, nodule.place.pole, nodule.place.depth)
+            group.refined = True
+            nodule.facts = [replace(f, rule="group") for f in nodule.facts]
+            group.shared = list(nodule.facts)
+            if place.side:
+                nodule.place.side = place.side
+            if self._has("likewise", clause) and place.pole:
+                group.place.pole = place.pole
+            unplaced = True
+        elif place.side and any(n.place.side and n.place.side.value == place.side.value and not n.sizes for n in group.members):
+            nodule = next(n for n in group.members if n.place.side and n.place.side.value == place.side.value)
+            unplaced = True
+        elif len(group.members) == 1 and not group.members[0].sizes and (
+            group.members[0].place.side is None or group.members[0].place.side.value == "bilateral"
+        ):
+            nodule, unplaced = group.members[0], True
+            nodule.place.side = place.side or nodule.place.side
+        else:
+            nodule = group.add(place.side)
+            self.out.nodules.append(nodule)
+            unplaced = True
+        if unplaced and place.pole:
+            nodule.place.pole = place.pole
+        nodule.place.fill(place)
+        nodule.role, nodule.sentence, nodule.tentative = "larger", self.sentence, False
+        self.targets, self.weak = [nodule], False
+        return True
+
+    def _smaller(self, where: list[Place], terms: Sequence[Term]) -> bool:
+        group = self.group
+        assert group is not None
+        known = [n for n in group.members if n.role == "smaller"]
+        if known:
+            self.targets = known
+            return True
+        if not where and not self.place.pole and not any(t.attribute in DESCRIPTIVE for t in terms) and not self._latin_text():
+            self.targets = []
+            return False
+        nodule = group.add(where[0].side if where else None)
+        nodule.place.fill(where[0] if where else self.place)
+        nodule.role, nodule.sentence = "smaller", self.sentence
+        for member in group.members:
+            member.multiple = False
+        self.out.nodules.append(nodule)
+        self.targets = [nodule]
+        return True
+
+    def _latin_text(self) -> bool:
+        return sum(c.isascii() for c in self.text) > 0.8 * len(self.text)
+
+    # ---- filling ---------------------------------------------------------------------------------------------------
+    def _current(self, clause: Clause, sizes: Sequence[Size]) -> list[Size]:
+        """Sizes of this examination: not those after 前次, previously."""
+        kept = []
+        for size in sizes:
+            before = self.text[clause.start : size.start]
+            prior = [m.end() for m in self.cues["prior"].finditer(before)]
+            now = [m.end() for m in self.cues["now"].finditer(before)]
+            if not prior or (now and max(now) > max(prior)):
+                kept.append(size)
+        return kept
+
+    def _attach_sizes(self, clause: Clause, terms: Sequence[Term], sizes: Sequence[Size]) -> None:
+        sizes = self._current(clause, sizes)
+        inner = self._has("inner", clause)
+        if inner and any(t.attribute in INNER_SIZE for t in terms):
+            sizes = [s for s in sizes if s.end <= inner.start()]
+        if not sizes or self.weak:
+            return
+        if len(self.targets) > 1 and len(sizes) >= len(self.targets):
+            for nodule, size in zip(self.targets, sizes, strict=False):
+                nodule.sizes.append(size)
+            return
+        for nodule in self.targets:
+            largest = max(sizes, key=lambda s: max(s.values, default=0))
+            if not nodule.sizes:
+                nodule.sizes.append(largest)
+            elif len(largest.values) == 1 and len(nodule.sizes[0].values) == 1 and self.planes:
+                nodule.sizes.append(largest)
+            nodule.tentative = False
+
+    def _attach_terms(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> None:
+        facts = self._facts(clause, terms, scopes)
+        if not facts and not self.targets:
+            return
+        fresh = [n for n in self.targets if n.sentence == self.sentence]
+        for nodule in self.targets:
+            if self.planes and (facts or nodule in fresh or nodule.sizes):
+                nodule.facts += [f for f in self.planes if f not in nodule.facts]
+            for fact in facts:
+                self._give(nodule, fact, self.weak)
+            nodule.described = nodule.described or bool(facts and nodule.sizes)
+        group = self.group
+        if group and not self.weak and len(self.targets) == 1 and self.targets[0] in group.members:
+            if not group.refined:
+                group.shared += facts
+            elif len(group.members) > 1 and self.targets[0] is group.members[-1] and self.targets[0].sizes:
+                # "右叶大者A，左叶大者B，边界清晰": what follows both sizes holds for both.
+                for nodule in group.members[:-1]:
+                    if not nodule.described:
+                        for fact in facts:
+                            self._give(nodule, fact, True)
+
+    @staticmethod
+    def _give(nodule: Nodule, fact: Fact, weak: bool) -> None:
+        if not weak:
+            nodule.facts.append(fact)
+        elif not nodule.own(fact.attribute):
+            nodule.facts.append(
+                Fact(fact.attribute, fact.value, fact.start, fact.end, fact.certainty, fact.cue, "shared")
+            )
+
+    def _facts(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> list[Fact]:
+        inner = self._has("inner", clause)
+        wall = self._latin(clause)
+        facts: list[Fact] = []
+        for term in terms:
+            attribute, value, rule = term.attribute, term.value, "term"
+            if attribute in (LOCATION, "sonogram_direction", "diameter"):
+                continue
+            if inner and inner.end() <= term.start and attribute in DESCRIPTIVE and not wall:
+                if value != "anechoic":
+                    continue
+                attribute, value, rule = "echotexture", "cystic_change", "inner"
+            if value == "irregular" and self.text[term.start : term.end] in ("irregular", "irreg") and self._margin_near(clause):
+                attribute, value, rule = "margin", "irregular_margin", "margin word"
+            if value == "regular" and self.text[term.start : term.end] == "regular" and self._margin_near(clause):
+                attribute, value, rule = "margin", "smooth", "margin word"
+            found = scopes.of(term.start, term.end)
+            facts.append(Fact(attribute, value, term.start, term.end, found.certainty, found.cue, rule))
+        if self.group and not self.group.refined and self._has("many", clause):
+            facts = [f for f in facts if not self._undecided(f, facts)]
+        return facts
+
+    def _margin_near(self, clause: Clause) -> bool:
+        return clause.field.startswith("margin") or bool(self._has("margin_word", clause))
+
+    def _undecided(self, fact: Fact, facts: Sequence[Fact]) -> bool:
+        """ "囊实性及实性结节": members differ, so the group has neither value."""
+        if fact.attribute not in DESCRIPTIVE:
+            return False
+        rivals = [f for f in facts if f.attribute == fact.attribute and f.value != fact.value]
+        return any(JOINED.search(self.text[min(f.end, fact.end) : max(f.start, fact.start)]) for f in rivals)

@@ -1,0 +1,339 @@
+"""Reading the findings clause by clause: which nodule, lymph node or gland does a clause speak of?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kb.cues import Cues
+from tigerdata.reports.assertion import Scopes, Span, list_denial
+from tigerdata.reports.clauses import Clause
+from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place, places
+from tigerdata.reports.measures import Size
+from tigerdata.reports.terms import Term
+from tigerdata.reports.text import CJK
+from tigerdata.reports.tirads import Category
+
+LOCATION_WORDS = re.compile(
+    rf"[\s\d.,:'\"/-]|(?<![a-z])(?:in|the|of|at|lobe|aspect|portion|to|within|pole|is|lies|located|side|thyroid|and)(?![a-z])"
+    r"|位于|处|内|的|于|在|之|约|甲状腺|近|偏|部"
+)
+LIES = re.compile(r"位于|居于|located|lies|situated|(?<![a-z])(?:in|at|within|occupying|replacing) the")
+DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")
+ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
+INNER_SIZE = {"calcification", "echotexture"}
+
+
+@dataclass
+class Content:
+    """Everything found in the text before it is read: terms, measurements and categories by position."""
+
+    text: str
+    terms: Sequence[Term]
+    sizes: Sequence[Size]
+    categories: Sequence[Category]
+
+    def within(self, clause: Clause) -> tuple[list[Term], list[Size], list[Category]]:
+        """The part of the content that lies in a clause."""
+        a, b = clause.start, clause.end
+        return (
+            [t for t in self.terms if a <= t.start < b],
+            [s for s in self.sizes if a <= s.start < b],
+            [c for c in self.categories if a <= c.start < b],
+        )
+
+
+@dataclass
+class Findings:
+    """What the findings say: nodules, gland and lymph nodes."""
+
+    nodules: list[Nodule] = field(default_factory=list)
+    gland: list[Fact] = field(default_factory=list)
+    gland_sizes: list[tuple[Term, Size]] = field(default_factory=list)
+    lymph: list[Fact] = field(default_factory=list)
+
+
+class Reader:
+    """State while the clauses of the findings are read in order."""
+
+    def __init__(self, cues: Cues, content: Content) -> None:
+        self.cues, self.content, self.text = cues, content, content.text
+        self.out = Findings()
+        self.topic = ""
+        self.sentence = -1
+        self.targets: list[Nodule] = []
+        self.weak = False
+        self.group: Group | None = None
+        self.batch: list[Nodule] = []
+        self.place = Place()  # named earlier in the sentence, for the nodule that follows
+        self.side: Term | None = None  # last lobe that the text spoke of
+        self.headed: Term | None = None  # lobe of a heading such as "Right lobe:"
+        self.early: list[Fact] = []  # attributes written before their noun: "hypoechoic, solid nodule"
+        self.early_sizes: list[Size] = []
+        self.planes: list[Fact] = []
+        self.ordinal: int | None = None
+
+    def read(self, clauses: Sequence[Clause]) -> Findings:
+        """Read all clauses; nodules that stayed tentative are dropped."""
+        for index, clause in enumerate(clauses):
+            rest = [c for c in clauses[index + 1 :] if c.sentence == clause.sentence]
+            if clause.sentence != self.sentence:
+                self._begin(clause, rest)
+            self._clause(clause, rest)
+        self.out.nodules = [n for n in self.out.nodules if not n.tentative]
+        return self.out
+
+    # ---- one clause ------------------------------------------------------------------------------------------------
+    def _has(self, name: str, clause: Clause) -> re.Match[str] | None:
+        return self.cues[name].search(self.text, clause.start, clause.end)
+
+    def _anaphor(self, clause: Clause) -> bool:
+        return bool(self.cues["anaphor"].search(self.text[clause.start : clause.end].lstrip()))
+
+    def _begin(self, clause: Clause, rest: Sequence[Clause]) -> None:
+        self.sentence = clause.sentence
+        self.place, self.early, self.early_sizes, self.planes = Place(), [], [], []
+        self.inherited: Span | None = None
+        if self.weak or not self.targets:
+            self.targets = self.out.nodules[-1:]
+        self.weak = False
+        if clause.ordinals:
+            self.ordinal = clause.ordinals[0]
+            self.topic = "nodule" if self.topic != "lymph" else ""
+        if any(self._has("elsewhere", c) for c in [clause, *rest]):
+            self.topic = "other"
+
+    def _clause(self, clause: Clause, rest: Sequence[Clause]) -> None:
+        terms, sizes, categories = self.content.within(clause)
+        covered = [(t.start, t.end) for t in terms]
+        scopes = Scopes(self.cues, self.text, clause, covered, self.inherited)
+        self.inherited = self.inherited or list_denial(self.cues, self.text, clause, rest)
+        anchors = self._anchors(clause, terms)
+        topic = self._find_topic(clause, anchors, terms, sizes)
+        if topic == "lymph":
+            self._lymph(clause, scopes)
+        elif topic == "gland":
+            self._gland(clause, terms, scopes)
+        elif topic == "nodule" and not self._is_gland_size(clause, anchors, terms, sizes, rest):
+            self._nodule(clause, rest, anchors, terms, sizes, scopes)
+        for category in categories:
+            # "Highly suspicious, TR5." may follow the lymph nodes: with one nodule it can only be meant.
+            for nodule in self.targets if topic == "nodule" else self.out.nodules[:1] if len(self.out.nodules) == 1 else []:
+                nodule.category = nodule.category or category
+
+    def _anchors(self, clause: Clause, terms: Sequence[Term]) -> list[Span]:
+        hidden = [(t.start, t.end) for t in terms if t.attribute not in ("composition", "echogenicity")]
+        found = [m.span() for m in self.cues["anchor"].finditer(self.text, clause.start, clause.end)]
+        return [s for s in found if not any(a <= s[0] and s[1] <= b for a, b in hidden)]
+
+    def _find_topic(
+        self, clause: Clause, anchors: Sequence[Span], terms: Sequence[Term], sizes: Sequence[Size]
+    ) -> str:
+        place = self._has("thyroid_place", clause)
+        if self.topic == "other" and (not place or self._has("elsewhere", clause) or not clause.first):
+            return "other"
+        if self._has("lymph", clause) or (self._has("neck", clause) and not place):
+            self.topic = "lymph"
+            return "lymph"
+        if self._has("other_organ", clause) and not place:
+            self.topic = "other"
+            return "other"
+        if self.topic in ("lymph", "other") and not place and not (clause.first and anchors and self._latin(clause)):
+            return self.topic
+        gland = self._has("gland", clause)
+        if gland and not anchors and not self._has("largest", clause) and not self._has("every", clause):
+            self.topic = "gland"
+            return "nodule" if sizes and not any(t.attribute == "echotexture" for t in terms) else "gland"
+        if self._has("vascular", clause) and not sizes and not (anchors and self._latin(clause)):
+            return "skip"
+        subject = anchors or place or sizes or self._has("largest", clause) or self._has("weak_anchor", clause)
+        if self.topic == "gland" and not subject and not (clause.first and self.out.nodules and self._about_nodule(terms)):
+            return "gland"
+        if self._has("hypothetical", clause) and not (anchors and sizes):
+            return "skip"
+        self.topic = "nodule"
+        return "nodule"
+
+    def _latin(self, clause: Clause) -> bool:
+        return not re.search(f"[{CJK}]", self.text[clause.start : clause.end])
+
+    @staticmethod
+    def _about_nodule(terms: Sequence[Term]) -> bool:
+        return any(t.attribute in ("margin", "shape", "aspect", "halo", "composition") for t in terms)
+
+    # ---- gland and lymph nodes -------------------------------------------------------------------------------------
+    def _gland(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> None:
+        for term in terms:
+            if term.attribute == "echotexture" and term.value in ("homogeneous", "heterogeneous"):
+                certainty = scopes.of(term.start, term.end)
+                if certainty.certainty != "negated":
+                    self.out.gland.append(
+                        Fact("echotexture", term.value, term.start, term.end, certainty.certainty, certainty.cue, "gland")
+                    )
+            if term.attribute == LOCATION and term.value in ("left", "right"):
+                self.side = term
+
+    def _is_gland_size(
+        self,
+        clause: Clause,
+        anchors: Sequence[Span],
+        terms: Sequence[Term],
+        sizes: Sequence[Size],
+        rest: Sequence[Clause],
+    ) -> bool:
+        """A lobe and its measurement without a word about a nodule: gland size, noted as such."""
+        if not sizes or anchors or self.ordinal is not None or self._has("largest", clause):
+            return False
+        sides = [t for t in terms if t.attribute == LOCATION and t.value in ("left", "right", "isthmus")]
+        others = [t for t in terms if t not in sides and t.attribute != "sonogram_direction"]
+        side = sides[0] if sides else self.place.side
+        if side is None or others or self.place.pole or (self.targets and self.targets[-1].sentence == self.sentence):
+            return False
+        if not sides and self._noun_follows(rest):
+            return False
+        if sides and not self._has("gland_size", clause) and self._noun_follows(rest):
+            return False
+        for term, size in zip(sides or [side], sizes, strict=False):
+            self.out.gland_sizes.append((term, size))
+        self.side, self.topic = side, "gland"
+        self.place = Place()
+        return True
+
+    def _noun_follows(self, rest: Sequence[Clause]) -> bool:
+        """A nodule is named in the rest of the sentence before another lobe is."""
+        for clause in rest:
+            terms, _, _ = self.content.within(clause)
+            if self._anchors(clause, terms) or any(t.attribute in ("composition", "echogenicity") for t in terms):
+                return not self._has("gland", clause)
+            if any(t.attribute == LOCATION and t.value in ("left", "right", "isthmus") for t in terms):
+                return False
+        return False
+
+    def _lymph(self, clause: Clause, scopes: Scopes) -> None:
+        for name, value in (("lymph_suspicious", "true"), ("lymph_normal", "false"), ("lymph_deny", "")):
+            for match in self.cues[name].finditer(self.text, clause.start, clause.end):
+                found = scopes.of(*match.span())
+                stated = value
+                if found.certainty == "negated":
+                    stated = "false" if name != "lymph_normal" else ""
+                if stated:
+                    self.out.lymph.append(Fact("suspicious", stated, *match.span(), "positive", found.cue, name))
+
+    # ---- nodules ---------------------------------------------------------------------------------------------------
+    def _nodule(
+        self,
+        clause: Clause,
+        rest: Sequence[Clause],
+        anchors: list[Span],
+        terms: list[Term],
+        sizes: list[Size],
+        scopes: Scopes,
+    ) -> None:
+        veto = [m.span() for m in self.cues["fill_no"].finditer(self.text, clause.start, clause.end)]
+        where = places(terms, self.text, veto)
+        live = [a for a in anchors if scopes.of(*a).certainty != "negated"]
+        if anchors and not live and not where and not sizes:
+            return
+        if (anchors and not live) or (anchors and self._has("resolved", clause)):
+            self.targets = []
+            return
+        for term in terms:
+            if term.attribute == "sonogram_direction":
+                self.planes.append(Fact(term.attribute, term.value, term.start, term.end, rule="plane"))
+        if not self._choose(clause, rest, live, where, terms, sizes, scopes):
+            return
+        if where and where[0].side:
+            self.side = where[0].side
+        self._attach_sizes(clause, terms, sizes)
+        self._attach_terms(clause, terms, scopes)
+
+    def _choose(
+        self,
+        clause: Clause,
+        rest: Sequence[Clause],
+        anchors: list[Span],
+        where: list[Place],
+        terms: list[Term],
+        sizes: list[Size],
+        scopes: Scopes,
+    ) -> bool:
+        """Set `targets` to the nodules that the clause speaks of; False when it only prepares a later clause."""
+        if self._has("every", clause):
+            self.targets, self.weak = list(self.out.nodules), True
+            return True
+        for name, index in (("former", 0), ("latter", 1)):
+            if self._has(name, clause) and len(self.batch) > 1:
+                self.targets = [self.batch[index]]
+                return True
+        if match := self._has("rest", clause):
+            return self._rest_of_group(match, terms)
+        if self._has("largest", clause) and (self.group or self.out.nodules or where):
+            return self._largest(clause, where)
+        if self._has("smaller", clause) and self.group:
+            return self._smaller(where, terms)
+        if self._is_new(clause, anchors, where, terms, sizes):
+            self._create(clause, anchors, where, terms)
+            return True
+        if self._has("likewise", clause) and self.group and len(self.group.members) > 1:
+            self.targets, self.weak = list(self.group.members), True
+            return True
+        if anchors and where:
+            same = [n for n in self.out.nodules if all(n.place.fits(p) for p in where[:1])]
+            self.targets = same[-1:] or self.targets
+            return True
+        return self._continue(clause, rest, where, terms, sizes, scopes)
+
+    def _continue(
+        self,
+        clause: Clause,
+        rest: Sequence[Clause],
+        where: list[Place],
+        terms: list[Term],
+        sizes: list[Size],
+        scopes: Scopes,
+    ) -> bool:
+        """A clause that introduces nothing: more about the current nodule, or words before the next one."""
+        begun = bool(self.targets and self.targets[-1].sentence == self.sentence)
+        only_place = bool(where) and not sizes and not self._leftover(clause, terms)
+        anaphor = self._anaphor(clause)
+        if not begun and not anaphor and not self._has("likewise", clause):
+            ahead = self._noun_ahead(rest)
+            if only_place or (where and where[0].side and (ahead or self.ordinal is not None)):
+                self.place = where[0]
+                self.headed = where[0].side if self.text[clause.end : clause.end + 1] == ":" else self.headed
+                self.side = where[0].side or self.side
+                if only_place or ahead:
+                    self._keep_for_noun(terms, sizes, scopes)
+                    return False
+            if ahead and (terms or sizes) and (self._latin(clause) or self.place.side):
+                self._keep_for_noun(terms, sizes, scopes)
+                return False
+        if where and len(self.targets) == 1 and (only_place or LIES.search(self.text, clause.start, clause.end)):
+            if begun or anaphor:
+                self.targets[0].place.fill(where[0])
+        return bool(self.targets)
+
+    def _keep_for_noun(self, terms: Sequence[Term], sizes: Sequence[Size], scopes: Scopes) -> None:
+        for term in terms:
+            if term.attribute not in (LOCATION, "sonogram_direction"):
+                found = scopes.of(term.start, term.end)
+                self.early.append(Fact(term.attribute, term.value, term.start, term.end, found.certainty, found.cue))
+        self.early_sizes += sizes
+
+    def _leftover(self, clause: Clause, terms: Sequence[Term]) -> str:
+        chars = list(self.text[clause.start : clause.end])
+        for term in terms:
+            if term.attribute in (LOCATION, "sonogram_direction"):
+                chars[term.start - clause.start : term.end - clause.start] = " " * (term.end - term.start)
+        return LOCATION_WORDS.sub("", "".join(chars))
+
+    def _noun_ahead(self, rest: Sequence[Clause]) -> bool:
+        """A new nodule is named later in the sentence."""
+        for clause in rest:
+            terms, _, _ = self.content.within(clause)
+            if self._anchors(clause, terms):
+                return not DEFINITE.search(self.text[clause.start : clause.end])
+            if self._has("thyroid_place", clause) and not self._latin(clause):
+                return False
+        return False

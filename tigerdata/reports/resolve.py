@@ -1,0 +1,170 @@
+"""Settling contradictions within a nodule and writing the output with its evidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import kb
+from tigerdata.reports.facts import Fact, Nodule
+from tigerdata.reports.text import Normalised
+
+# Where two values are stated, the one further left says more ("囊实性，以囊性为主"; "thick, incomplete halo").
+PRECEDENCE: dict[str, tuple[str, ...]] = {
+    "composition": ("predominantly_cystic", "predominantly_solid", "spongiform", "mixed_cystic_solid"),
+    "echogenicity": ("markedly_hypoechoic",),
+    "aspect": ("taller_than_wide", "wider_than_tall"),
+    "halo": ("unevenly_thick", "interrupted", "thin_even", "present"),
+}
+# Denying these denies the attribute; denying any other value is only noted.
+GENERIC = {
+    ("calcification", "calcification_unspecified"): "calcification",
+    ("echotexture", "high_echogenic_foci"): "calcification",
+    ("halo", "present"): "halo",
+    ("extension", "extrathyroidal"): "extension",
+    ("extension", "capsule_disruption"): "extension",
+}
+SPECIFIC_CALCIUM = {"microcalcification", "macrocalcification", "rim_calcification"}
+ECHO_FOCI = re.compile(r"回声|echogenic|foci")
+PARTLY = re.compile(r"部分|some")
+TAIL_REACH = 22
+
+
+@dataclass
+class Evidence:
+    """Evidence rows of one report; offsets are those of the original text."""
+
+    source: Normalised
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, path: str, value: Any, span: tuple[int, int], fact: Fact | None = None, rule: str = "") -> None:
+        """Add the row of one output value that stands at a normalised span."""
+        start, end = self.source.span(*span)
+        cue = None
+        if fact and fact.cue and fact.cue[1] > fact.cue[0]:
+            a, b = self.source.span(*fact.cue)
+            cue = self.source.original[a:b]
+        self.rows.append(
+            {
+                "path": path,
+                "value": value,
+                "surface": self.source.original[start:end],
+                "start": start,
+                "end": end,
+                "cue": cue,
+                "certainty": fact.certainty if fact else "positive",
+                "rule": rule or (fact.rule if fact else "term"),
+            }
+        )
+
+
+def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase) -> tuple[dict[str, list[Fact]], list[Fact]]:
+    """Facts that hold, by attribute in KB order (one fact a value), and facts that the text denies."""
+    stated = [f for f in nodule.facts if f.certainty != "negated"]
+    denied = [f for f in nodule.facts if f.certainty == "negated"]
+    stated = _without_tails(stated, text)
+    if any(f.attribute == "calcification" and f.value in SPECIFIC_CALCIUM for f in stated):
+        stated = [f for f in stated if f.value != "calcification_unspecified"]
+    noted: list[Fact] = []
+    for fact in denied:
+        attribute = GENERIC.get((fact.attribute, fact.value))
+        present = any(f.attribute == attribute and f.value != "absent" for f in stated)
+        if attribute and not present:
+            stated.append(Fact(attribute, "absent", fact.start, fact.end, "positive", fact.cue, "negation"))
+        elif not any(f.value == fact.value for f in stated):
+            noted.append(fact)
+    held: dict[str, list[Fact]] = {}
+    for attribute, model in base.attributes.items():
+        facts = [f for f in stated if f.attribute == attribute]
+        if model.multiple:
+            facts = [f for f in facts if f.value != "absent" or all(g.value == "absent" for g in facts)]
+            facts = _one_texture(facts)
+        elif facts:
+            facts = [min(facts, key=_preference)]
+        if facts:
+            held[attribute] = _one_each(facts)
+    return held, _one_each(noted)
+
+
+def _preference(fact: Fact) -> tuple[bool, int, int]:
+    order = PRECEDENCE.get(fact.attribute, ())
+    rank = order.index(fact.value) if fact.value in order else len(order)
+    return fact.rule in ("shared", "group", "impression"), rank, fact.start
+
+
+def _one_each(facts: Sequence[Fact]) -> list[Fact]:
+    """One fact a value, a stated one before a hedged one, in text order."""
+    best: dict[str, Fact] = {}
+    for fact in sorted(facts, key=lambda f: (f.certainty == "uncertain", f.start)):
+        best.setdefault(fact.value, fact)
+    return sorted(best.values(), key=lambda f: f.start)
+
+
+def _one_texture(facts: list[Fact]) -> list[Fact]:
+    """Homogeneous and heterogeneous exclude each other: what is said of the nodule itself, then what comes first."""
+    rivals = [f for f in facts if f.value in ("homogeneous", "heterogeneous")]
+    if len({f.value for f in rivals}) < 2:
+        return facts
+    keep = min(rivals, key=_preference).value
+    return [f for f in facts if f not in rivals or f.value == keep]
+
+
+def _without_tails(facts: list[Fact], text: str) -> list[Fact]:
+    """A bright point with a comet tail is colloid, not calcium, unless only some of the points have one."""
+    tails = [f for f in facts if f.value == "comet_tail"]
+
+    def is_tail(fact: Fact) -> bool:
+        if fact.attribute not in ("calcification", "echotexture") or not ECHO_FOCI.search(text[fact.start : fact.end]):
+            return False
+        if fact.value not in ("microcalcification", "high_echogenic_foci", "calcification_unspecified"):
+            return False
+        return any(
+            0 <= tail.start - fact.end <= TAIL_REACH
+            and not PARTLY.search(text[fact.end : tail.start])
+            and "。" not in text[fact.end : tail.start]
+            for tail in tails
+        )
+
+    return [f for f in facts if not is_tail(f)] if tails else facts
+
+
+def write_nodule(nodule: Nodule, index: int, base: kb.KnowledgeBase, evidence: Evidence) -> dict[str, Any]:
+    """One entry of `nodules`, with its evidence rows; keys that the text says nothing about are absent."""
+    path = f"nodules[{index}]"
+    out: dict[str, Any] = {}
+    if nodule.multiple:
+        out["multiple"] = True
+    location: dict[str, str] = {}
+    for part in ("side", "pole", "depth"):
+        term = getattr(nodule.place, part)
+        if term:
+            location[part] = term.value
+            evidence.add(f"{path}.location.{part}", term.value, (term.start, term.end))
+    out["location"] = location
+    out["diameter_mm"] = []
+    for size in nodule.sizes:
+        for value in size.values:
+            evidence.add(f"{path}.diameter_mm[{len(out['diameter_mm'])}]", value, (size.start, size.end), rule="size")
+            out["diameter_mm"].append(int(value) if value == int(value) else value)
+    held, noted = settle(nodule, evidence.source.text, base)
+    uncertain = []
+    for attribute, facts in held.items():
+        multiple = base.attributes[attribute].multiple
+        for position, fact in enumerate(facts):
+            evidence.add(f"{path}.{attribute}[{position}]" if multiple else f"{path}.{attribute}", fact.value, (fact.start, fact.end), fact)
+        out[attribute] = [f.value for f in facts] if multiple else facts[0].value
+        if any(f.certainty == "uncertain" for f in facts):
+            uncertain.append(attribute)
+    if noted:
+        out["negated"] = [f.value for f in noted]
+        for position, fact in enumerate(noted):
+            evidence.add(f"{path}.negated[{position}]", fact.value, (fact.start, fact.end), fact)
+    if uncertain:
+        out["uncertain"] = uncertain
+    if nodule.category:
+        category = nodule.category
+        out["tirads"] = {"system": category.system, "category": category.category}
+        evidence.add(f"{path}.tirads", f"{category.system} {category.category}", (category.start, category.end), rule="tirads")
+    return out

@@ -1,0 +1,75 @@
+"""Normalised text with a way back: every position of it knows the characters of the original it came from."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Traditional characters of this domain; a full table is not needed to find the vocabulary.
+TRADITIONAL = dict(
+    zip(
+        "狀腺體葉側強點個級無囊實質邊緣規則頸淋結節見顯變聲暈環鈣徑橫縱於與約較異測腫癌轉發經檢查圓橢鄰區頭臨這雙兩間為診斷樣動脈靜內緊貼連續圍細粗單純雜亂連長寬條塊團癥復濾髓瘤層厚產術後雜蝕氣際輪廓隨訪貝尋為數處組織膜壓狹彌漫腦",
+        "状腺体叶侧强点个级无囊实质边缘规则颈淋结节见显变声晕环钙径横纵于与约较异测肿癌转发经检查圆椭邻区头临这双两间为诊断样动脉静内紧贴连续围细粗单纯杂乱连长宽条块团症复滤髓瘤层厚产术后杂蚀气际轮廓随访贝寻为数处组织膜压狭弥漫脑",
+        strict=True,
+    )
+)
+# Kept as they are: circled numbers are list markers (NFKC makes "①" a plain 1), and a full-width comma must not become
+# a decimal comma ("，15×11" is not 0.15).
+KEPT = set("①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳，；：！？。（）、")
+PLAIN = {"：": ":", "（": "(", "）": ")", "？": "?", "“": '"', "”": '"', "×": "x", "✕": "x", "╳": "x", "∗": "*", "∶": ":"}
+DASHES = dict.fromkeys("–—−‐‑‒", "-")
+CJK = "㐀-䶿一-鿿"
+SPACES = re.compile(rf"(?<=[{CJK}，。；：、()\d])[^\S\n]+(?=[{CJK}，。；：、()])|(?<=[{CJK}，。；：、])[^\S\n]+(?=[\d①-⑳])")
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Lower-case, half-width, simplified text; `starts[i]`, `ends[i]` bound the original of character i."""
+
+    original: str
+    text: str
+    starts: list[int]
+    ends: list[int]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Original span of a non-empty normalised span."""
+        return self.starts[start], self.ends[end - 1]
+
+
+@lru_cache(maxsize=20_000)
+def _plain(char: str) -> str:
+    """Normal form of one character: NFKC, lower case, simplified; may be longer than one character, or empty."""
+    if char in PLAIN:
+        return PLAIN[char]
+    if char in KEPT:
+        return char
+    folded = unicodedata.normalize("NFKC", char).lower()
+    return "".join(DASHES.get(c, TRADITIONAL.get(c, PLAIN.get(c, c))) for c in folded)
+
+
+def normalise(text: str) -> Normalised:
+    """Normalise a report character by character, then drop the spaces that OCR puts between Chinese characters."""
+    pieces = [_plain(char) for char in text]
+    plain = "".join(pieces)
+    if len(plain) == len(text) and all(pieces):
+        origin = list(range(len(text)))
+    else:
+        origin = [index for index, piece in enumerate(pieces) for _ in piece]
+    drop = [match.span() for match in SPACES.finditer(plain)]
+    if drop:
+        kept: list[int] = []
+        last = 0
+        for start, end in drop:
+            kept.extend(range(last, start))
+            last = end
+        kept.extend(range(last, len(plain)))
+        plain = "".join(plain[i] for i in kept)
+        origin = [origin[i] for i in kept]
+    return Normalised(text, plain, origin, [index + 1 for index in origin])
+
+
+def language_of(text: str) -> str:
+    """ "zh" when at least a fifth of the letters are Chinese characters, else "en"."""
+    chinese = len(re.findall(f"[{CJK}]", text))
+    latin = len(re.findall(r"[A-Za-z]+", text))
+    return "zh" if chinese and chinese >= 0.2 * (chinese + latin) else "en"
