@@ -12,11 +12,14 @@ from tigerdata.progress import Progress
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
-COARSE, FINE, JUDGE, SEGMENTER = "coarse", "fine", "judge", "segmenter"
+COARSE, FINE, JUDGE = "coarse", "fine", "judge"
+JUDGE_SIZE = 64
+# Far from the seeds of corpora, so that the judge never trains on a frame that it will judge against.
+JUDGE_SEED = 900_000
 
 
 def model_folder(ws: "Workspace", kind: str) -> Path:
-    """Where a workspace keeps its model of a kind: coarse, fine, judge or segmenter."""
+    """Where a workspace keeps its model of a kind: coarse, fine or judge."""
     return ws.path / "models" / kind
 
 
@@ -86,3 +89,60 @@ def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -
         con.execute("DELETE FROM models WHERE kind = ?", [kind])
         store.insert(con, "models", pd.DataFrame([row]))
         con.commit()
+
+
+def train_judge(
+    ws: "Workspace", simulated: int = 0, epochs: int = 8, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train the workspace's judge on `simulated` uniform phantom frames, or, with 0, on its own real training images.
+
+    Its figures come from images that it has not seen: other simulated frames, or the validation split.
+    """
+    from tigergen.evaluation import judge
+
+    out = model_folder(ws, JUDGE)
+    if simulated:
+        from tigerdata.phantom.corpus import uniform_frames
+
+        unseen = max(simulated // 8, 16)
+        images, _, attributes = uniform_frames(simulated + unseen, JUDGE_SIZE, seed + JUDGE_SEED)
+        known, held_out = (images[:simulated], attributes[:simulated]), (images[simulated:], attributes[simulated:])
+        view = "phantom"
+    else:
+        from tigergen.data import load_cases
+
+        train, val = (load_cases(ws, part, JUDGE_SIZE) for part in ("train", "val"))
+        known, held_out, view = (train.images, train.attributes), (val.images, val.attributes), "values"
+    made = judge.train_judge(*known, ws.kb, out, view, held_out, epochs, seed, JUDGE_SIZE, progress=progress)
+    return made.figures
+
+
+def augment(
+    ws: "Workspace",
+    out: str | os.PathLike[str],
+    target: str | None = None,
+    n: int | None = None,
+    plan: str | os.PathLike[str] | None = None,
+    shard: str = "0/1",
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
+
+    The judge, where the workspace has one, scores every image; its scores are recorded. Raises UserError unless
+    either a plan or both target and n are given.
+    """
+    from tigergen.augment import plan as plans
+    from tigergen.augment import run
+    from tigergen.evaluation.judge import Judge
+
+    if (plan is None) == (target is None or n is None):
+        raise UserError("give either --plan, or --target together with --n.")
+    try:
+        part, parts = (int(number) for number in shard.split("/"))
+    except ValueError:
+        raise UserError(f"--shard '{shard}' is not of the form i/N, such as 0/2.") from None
+    todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
+    judge = model_folder(ws, JUDGE)
+    known = Judge.load(judge) if (judge / "judge.json").is_file() else None
+    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, judge=known)

@@ -1,0 +1,243 @@
+"""The commands of `tigerdata`. Thin: parse the arguments, call one library function, print the result.
+
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kb.errors import UserError
+from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
+from tigerdata.progress import reporter
+
+data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
+ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
+kb_app = typer.Typer(help="Look into the knowledge base.", **APP)
+data_app.add_typer(ingest_app, name="ingest")
+data_app.add_typer(kb_app, name="kb")
+
+
+@data_app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")] = Path("."),
+    domain: Annotated[str, typer.Option(help="Organ whose vocabulary is used.")] = "thyroid",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a workspace: settings, an empty knowledge base, room for models and data sets.
+
+    Example: tigerdata init study --domain thyroid
+    """
+    from tigerdata.workspace import Workspace
+
+    workspace = Workspace.create(folder, domain)
+    show({"workspace": str(workspace.path), "domain": domain, "next": "tigerdata ingest reports FILES…"}, as_json)
+
+
+@data_app.command("simulate")
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder of the simulated corpus.")],
+    train: Annotated[str, typer.Option(help="Images a class in the training cohort.")] = "benign=60,PTC=60,FTC=12",
+    val: Annotated[str, typer.Option(help="The same for the validation cohort.")] = "benign=20,FTC=10",
+    test: Annotated[str, typer.Option(help="The same for the test cohort.")] = "benign=20,FTC=20",
+    pool: Annotated[str, typer.Option(help="Further real images, kept as the ceiling of a comparison.")] = "FTC=12",
+    annotated: Annotated[float, typer.Option(min=0, max=1, help="Share of images that come with a nodule mask.")] = 0.7,
+    size: Annotated[int, typer.Option(min=64, help="Side of a frame in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate patients with ultrasound frames, masks, Chinese and English reports and pathology, truth included.
+
+    Example: tigerdata simulate corpus --train benign=24,PTC=24,FTC=6 --val benign=8,FTC=4 --test benign=8,FTC=8
+    --pool FTC=4
+    """
+    from tigerdata.phantom.corpus import write_corpus
+
+    counts = {"train": train, "val": val, "test": test, "pool": pool}
+    settings = {
+        "counts": {cohort: _counts(text, f"--{cohort}") for cohort, text in counts.items()},
+        "annotated_fraction": annotated,
+        "size": size,
+        "seed": seed,
+    }
+    show(write_corpus(out, settings, workers=workers, progress=reporter()), as_json)
+
+
+def _counts(text: str, option: str) -> dict[str, int]:
+    """Read `benign=60,FTC=12`."""
+    try:
+        return {name: int(number) for name, number in (part.split("=") for part in text.split(",") if part)}
+    except ValueError:
+        raise UserError(f"{option} '{text}' is not of the form class=number,class=number; write it so.") from None
+
+
+@ingest_app.command("reports")
+def ingest_reports(
+    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, XLSX, JSONL, Parquet, or folders of .txt.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read reports: personal data is removed, the text is parsed, every finding keeps its characters.
+
+    Example: tigerdata ingest reports corpus/reports.csv -w study
+    """
+    from tigerdata.reports import ingest
+
+    show(ingest.ingest_reports(open_workspace(workspace), files), as_json)
+
+
+@ingest_app.command("pathology")
+def ingest_pathology(
+    files: Annotated[list[Path], typer.Argument(help="Tables with a patient id and a pathology text.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read pathology texts: one subtype a patient and examination; conflicts are listed and left out.
+
+    Example: tigerdata ingest pathology corpus/pathology.csv -w study
+    """
+    from tigerdata.reports import ingest
+
+    show(ingest.ingest_pathology(open_workspace(workspace), files), as_json)
+
+
+@ingest_app.command("images")
+def ingest_images(
+    path: Annotated[Path, typer.Argument(help="Folder or table of images.")],
+    source: Annotated[str, typer.Option(help="How to read it: csv, ddti or imagefolder.")] = "csv",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read images and masks: clean grey frames, links to patients and examinations, rejects by reason.
+
+    Example: tigerdata ingest images corpus -w study
+    """
+    from tigerdata.images import ingest
+
+    show(ingest.ingest_images(open_workspace(workspace), path, source=source), as_json)
+
+
+@data_app.command("parse")
+def parse(
+    file: Annotated[str, typer.Argument(help="Plain text (one report), JSONL with id and text, or - for stdin.")],
+    pathology: Annotated[
+        bool, typer.Option("--pathology", help="Read pathology texts instead: id and subtype.")
+    ] = False,
+    domain: Annotated[str, typer.Option(help="Organ whose vocabulary is used.")] = "thyroid",
+) -> None:
+    """Parse reports without a workspace: one JSON object a line, every value with its place in the text.
+
+    Example: tigerdata parse report.txt
+    """
+    from tigerdata.reports.stream import parse_stream
+
+    for row in parse_stream(file, domain=domain, pathology=pathology):
+        typer.echo(json.dumps(row, ensure_ascii=False))
+
+
+@data_app.command("segment")
+def segment(
+    weights: Annotated[Path | None, typer.Option(help="Segmenter; default: the one trained in this workspace.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the nodule in every image that has no mask yet.
+
+    Example: tigerdata segment -w study
+    """
+    from tigerdata.regions import segment as regions
+
+    show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
+
+
+@data_app.command("split")
+def split(
+    val: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for the test.")] = 0.15,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    from_cohort: Annotated[bool, typer.Option("--from-cohort", help="Take the cohort column of the images.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Split by patient, stratified by class; patients and duplicates are never in two parts.
+
+    Example: tigerdata split --from-cohort -w study
+    """
+    from tigerdata import splits
+
+    show(splits.split(open_workspace(workspace), val=val, test=test, seed=seed, from_cohort=from_cohort), as_json)
+
+
+@data_app.command("prompts")
+def prompts(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Write the nodule (FG) and background (BG) prompt of every image from its findings.
+
+    Example: tigerdata prompts -w study
+    """
+    from tigerdata.prompts import build_prompts
+
+    show(build_prompts(open_workspace(workspace)), as_json)
+
+
+@data_app.command("stats")
+def stats(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Count attributes by class.
+
+    Example: tigerdata stats -w study
+    """
+    from tigerdata.reports import statistics
+
+    show(statistics.attribute_counts(open_workspace(workspace)), as_json)
+
+
+@data_app.command("terms")
+def terms(
+    target: Annotated[str, typer.Option(help="The rare class.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the particular and joint terms of a class with source, corpus frequency and the weight of eq 9.
+
+    Example: tigerdata terms --target FTC -w study
+    """
+    from tigerdata.reports import statistics
+
+    show(statistics.term_table(open_workspace(workspace), target), as_json)
+
+
+@kb_app.command("show")
+def kbshow(
+    domain: Annotated[str, typer.Option(help="Organ.")] = "thyroid",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the attributes and values of an organ's vocabulary, with the phrase that prompts use.
+
+    Example: tigerdata kb show --domain thyroid
+    """
+    import kb
+
+    base = kb.load(domain)
+    show(
+        {name: [base.phrase(name, value) for value in entry.values] for name, entry in base.attributes.items()}, as_json
+    )
+
+
+@data_app.command("export")
+def export(
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    run: Annotated[Path | None, typer.Option(help="Augmented folder; without it only real images.")] = None,
+    format: Annotated[str, typer.Option(help="imagefolder or hf.")] = "imagefolder",
+    size: Annotated[int | None, typer.Option(help="Side in pixels; default: as they are.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export real and accepted generated images with a data card; refused when something would leak.
+
+    Example: tigerdata export --out dataset --run augmented -w study
+    """
+    from tigerdata import export as exporters
+
+    show(exporters.export(open_workspace(workspace), out, run=run, format=format, size=size), as_json)

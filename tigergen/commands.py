@@ -1,0 +1,208 @@
+"""The commands of `tigergen`. Thin: parse the arguments, call one library function, print the result.
+
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
+from tigerdata.progress import reporter
+
+gen_app = typer.Typer(
+    help="Train the Tiger Model, generate images of the rare class, and prove what they are worth.", **APP
+)
+train_app = typer.Typer(help="Train a part: segmenter, judge, coarse stage, fine stage.", **APP)
+gen_app.add_typer(train_app, name="train")
+
+
+@gen_app.command("presets")
+def list_presets(as_json: JsonOption = False) -> None:
+    """List the presets of model and training.
+
+    Example: tigergen presets
+    """
+    from tigergen.training import presets
+
+    show({name: presets.load(name)["description"] for name in presets.names()}, as_json)
+
+
+PresetOption = Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
+
+
+@train_app.command("segmenter")
+def train_segmenter(
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated training images.")] = 9,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a YOLO segmenter on the workspace's own nodule masks.
+
+    Example: tigergen train segmenter --epochs 1 -w study
+    """
+    from tigerdata.regions import segment
+
+    show(segment.train_segmenter(open_workspace(workspace), epochs=epochs, progress=reporter()), as_json)
+
+
+@train_app.command("judge")
+def train_judge(
+    simulated: Annotated[int, typer.Option(min=0, help="Train on so many simulated frames; 0: on real images.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 8,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the judge of attributes that checks whether an image shows what its prompt says.
+
+    Example: tigergen train judge --simulated 64 --epochs 1 -w study
+    """
+    from tigergen import workshop
+
+    show(workshop.train_judge(open_workspace(workspace), simulated, epochs, progress=reporter()), as_json)
+
+
+@train_app.command("coarse")
+def train_coarse(
+    preset: PresetOption = "tiny",
+    settings: SetOption = None,
+    base: Annotated[Path | None, typer.Option(help="Stable Diffusion folder on disk to start from.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the coarse stage: U-Net and text encoder on prompt-image pairs.
+
+    Example: tigergen train coarse --preset tiny --set coarse.steps=4 --set training.grid_every=0 -w study
+    """
+    from tigergen import workshop
+
+    show(workshop.train_coarse(open_workspace(workspace), preset, settings or (), base, progress=reporter()), as_json)
+
+
+@train_app.command("fine")
+def train_fine(
+    preset: PresetOption = "tiny",
+    settings: SetOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the fine stage: FG-Encoder, BG-Encoder and their fusion on the coarse model.
+
+    Example: tigergen train fine --preset tiny --set fine.steps=4 --set training.grid_every=0 -w study
+    """
+    from tigergen import workshop
+
+    show(workshop.train_fine(open_workspace(workspace), preset, settings or (), progress=reporter()), as_json)
+
+
+TargetOption = Annotated[str, typer.Option(help="The rare class.")]
+
+
+@gen_app.command("plan")
+def plan(
+    target: TargetOption,
+    n: Annotated[int, typer.Option(min=1, help="Images a class.")],
+    out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
+    classes: Annotated[list[str] | None, typer.Option("--class", help="Only these classes; repeat it.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write which images will be generated, from which prompts and donors; read it, edit it, then augment.
+
+    Example: tigergen plan --target FTC --n 4 --out plan.json -w study
+    """
+    from tigergen.augment import plan as plans
+
+    made = plans.make_plan(open_workspace(workspace), target, n, classes, seed, out=out)
+    show({"plan": str(out), "images": plans.total(made), "combinations": len(made["rows"])}, as_json)
+
+
+@gen_app.command("augment")
+def augment(
+    out: Annotated[Path, typer.Option(help="Augmented folder; the same command again continues it.")],
+    target: Annotated[str | None, typer.Option(help="The rare class; with --n instead of --plan.")] = None,
+    n: Annotated[int | None, typer.Option(min=1, help="Images a class.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan written by `tigergen plan`.")] = None,
+    shard: Annotated[str, typer.Option(help="Part i of N of the work, as i/N.")] = "0/1",
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate the images of a plan, check each, replace rejected ones; manifest, data card and leak-free donors.
+
+    Example: tigergen augment --plan plan.json --out augmented -w study
+    """
+    from tigergen import workshop
+
+    result = workshop.augment(open_workspace(workspace), out, target, n, plan, shard, batch, progress=reporter())
+    show(result, as_json)
+
+
+@gen_app.command("arms")
+def arms(
+    arm: Annotated[str, typer.Option(help="natural, classical, oversampled, generated, target_only or real.")],
+    target: TargetOption,
+    run: Annotated[Path | None, typer.Option(help="Augmented folder, for arms with generated images.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many classifiers.")] = 4,
+    iterations: Annotated[int, typer.Option(min=1, help="Training steps of each, the same for all arms.")] = 400,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train classifiers of the rare class against benign and score them: one way of training an arm.
+
+    Example: tigergen arms --arm natural --target FTC --seeds 2 --iterations 4 -w study
+    """
+    from tigergen.evaluation.arms import run_arm
+
+    ws = open_workspace(workspace)
+    show(run_arm(ws, arm, target, range(seeds), iterations, run=run, progress=reporter()), as_json)
+
+
+@gen_app.command("evaluate")
+def evaluate(
+    run: Annotated[Path, typer.Option(help="Augmented folder.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure an augmented folder: attribute agreement, condition adherence, distances with their floor.
+
+    Example: tigergen evaluate --run augmented -w study
+    """
+    from tigergen.evaluation.measure import evaluate_run
+
+    show(evaluate_run(open_workspace(workspace), run, progress=reporter()), as_json)
+
+
+@gen_app.command("report")
+def report(
+    run: Annotated[Path, typer.Option(help="Augmented folder.")],
+    target: TargetOption,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the report: one offline HTML file with balance, pictures, figures and a verdict.
+
+    Example: tigergen report --run augmented --target FTC --out report.html -w study
+    """
+    from tigergen.evaluation.report import write_report
+
+    show(write_report(open_workspace(workspace), run, target, out), as_json)
+
+
+@gen_app.command("demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo; the same command again continues.")] = Path("demo"),
+    budget: Annotated[str, typer.Option(help="minute, demo (20 minutes) or hour.")] = "demo",
+    as_json: JsonOption = False,
+) -> None:
+    """Walk the whole way on a simulated corpus and open an honest report.
+
+    Example: tigergen demo --budget minute --out demo
+    """
+    from tigergen import demo as journey
+
+    show(journey.demo(out, budget), as_json)
