@@ -223,8 +223,10 @@ def _check(base: KnowledgeBase, lines: Lines) -> None:
             owners: dict[str, str] = {}
             for value, entry in attribute_model.values.items():
                 for surface in entry.surfaces(language):
+                    key = ("attributes", name, "values", value, language)
+                    if not surface[:1].isalnum():
+                        fail(key, f"the surface form '{surface}' does not begin with a letter or digit")
                     if owners.setdefault(surface, value) != value:
-                        key = ("attributes", name, "values", value, language)
                         fail(key, f"'{surface}' already names '{owners[surface]}' of '{name}'")
         for group, members in attribute_model.groups.items():
             check_values(("attributes", name, "groups", group), {name: members})

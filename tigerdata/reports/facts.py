@@ -81,12 +81,13 @@ class Group:
 
     def add(self, side: Term | None) -> Nodule:
         """Another entry of the group, with what was said of the group before it was split."""
-        nodule = Nodule(Place(side or _one_side(self.place.side), self.place.pole), list(self.shared), multiple=True)
+        nodule = Nodule(Place(side or one_side(self.place.side), self.place.pole), list(self.shared), multiple=True)
         self.members.append(nodule)
         return nodule
 
 
-def _one_side(side: Term | None) -> Term | None:
+def one_side(side: Term | None) -> Term | None:
+    """A side that one nodule can lie on: "bilateral" is none."""
     return None if side and side.value == "bilateral" else side
 
 

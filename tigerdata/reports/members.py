@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tigerdata.reports.assertion import Scopes, Span
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place
+from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place, one_side
 from tigerdata.reports.measures import Size
 from tigerdata.reports.reader import ABOUT_PARTS, DEFINITE, INNER_SIZE, Reader
 from tigerdata.reports.terms import Term
@@ -60,6 +60,22 @@ class NoduleReader(Reader):
             return []
         return [n for n in self.out.nodules if n.place.fits(place) and n.place.side]
 
+    def _split_group(self, where: Sequence[Place]) -> bool:
+        """ "见两个结节，分别位于X及Y": each place is an entry of its own, with what was said of both."""
+        group = self.group
+        if group is None or group.refined or len(where) < 2 or group.members[0].sizes:
+            return False
+        first = group.members[0]
+        made = []
+        for place in where:
+            nodule = first if not made else Nodule(facts=list(first.facts), sentence=self.sentence)
+            nodule.place = Place(place.side or one_side(first.place.side), place.pole, place.depth)
+            nodule.multiple = False
+            made.append(nodule)
+        self.out.nodules += made[1:]
+        self.targets, self.batch, self.group, self.weak = made, made, None, False
+        return True
+
     # ---- making ----------------------------------------------------------------------------------------------------
     def _create(self, clause: Clause, anchors: Sequence[Span], where: list[Place], terms: Sequence[Term]) -> None:
         many = self._has("many", clause) or any(self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors)
@@ -80,6 +96,8 @@ class NoduleReader(Reader):
             nodule.facts += self.early
             nodule.sizes += self.early_sizes[:1]
             made.append(nodule)
+        if made[0].ordinal is not None:
+            self._number(made)
         self.out.nodules += made
         self.targets, self.batch, self.weak = made, made, False
         self.group = Group(made[:1], list(self.early), made[0].place) if many and len(made) == 1 else None
@@ -87,6 +105,18 @@ class NoduleReader(Reader):
             for nodule in made:
                 nodule.multiple = False
         self.place, self.early, self.early_sizes, self.ordinal = Place(), [], [], None
+
+    def _number(self, made: Sequence[Nodule]) -> None:
+        """ "见数个低回声结节：①…；②…": the items are the nodules; the phrase before them holds for all."""
+        group = self.group
+        if group and not group.refined and not group.members[0].sizes and group.members[0].ordinal is None:
+            if group.members[0] in self.out.nodules:
+                self.out.nodules.remove(group.members[0])
+            self.listed = [replace(f, rule="group") for f in group.members[0].facts], one_side(group.members[0].place.side)
+        if self.listed:
+            for nodule in made:
+                nodule.facts = [*self.listed[0], *nodule.facts]
+                nodule.place.side = nodule.place.side or self.listed[1]
 
     def _pair_follows(self, clause: Clause) -> bool:
         """ "X及Y见结节，大小分别为A、B": the two places are two nodules."""

@@ -73,6 +73,7 @@ class Reader:
         self.early_sizes: list[Size] = []
         self.planes: list[Fact] = []
         self.ordinal: int | None = None
+        self.listed: tuple[list[Fact], Term | None] | None = None  # what was said before a numbered list
 
     def read(self, clauses: Sequence[Clause]) -> Findings:
         """Read all clauses; nodules that stayed tentative are dropped."""
@@ -272,6 +273,8 @@ class Reader:
             return self._largest(clause, where)
         if self._has("smaller", clause) and self.group:
             return self._smaller(where, terms)
+        if not anchors and self._has("each", clause) and self._split_group(where):
+            return True
         if self._is_new(clause, anchors, where, terms, sizes):
             self._create(clause, anchors, where, terms)
             return True

@@ -10,6 +10,7 @@ from spacy.tokens import Doc
 
 import kb
 from kb.cues import load_cues
+from kb.yamlfile import expand
 from tigerdata.reports.text import CJK
 
 # One Chinese character, one Latin word, one number or one sign is a token. spaCy's blank("zh") also cuts Latin words and
@@ -41,7 +42,7 @@ class TermFinder:
         for attribute, model in base.attributes.items():
             for value, entry in model.values.items():
                 forms.setdefault((attribute, value), set()).update(entry.surfaces("en") + entry.surfaces("zh"))
-        forms[NOISE, ""] = set(cues.noise)
+        forms[NOISE, ""] = {text for pattern in cues.noise for text in expand(pattern)}
         for (attribute, value), surfaces in forms.items():
             name = f"{attribute}|{value}"
             patterns = [self._doc(TOKEN.findall(surface.lower())) for surface in sorted(surfaces)]
