@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kb import KnowledgeBase
@@ -141,7 +141,7 @@ def _fit(
 
 
 def head_loss(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Sum over heads of the mean cross-entropy of the images that have the attribute; `targets` [B, heads], -1: none."""
+    """Sum over heads of the mean cross-entropy of images that have the attribute; `targets` [B, heads], -1: none."""
     losses = []
     for number, head in enumerate(logits):
         known = (targets[:, number] >= 0).sum().clamp(min=1)
@@ -181,7 +181,7 @@ def hits_by_attribute(judge: Judge, images: Images, attributes: Sequence[Attribu
 
 
 def measure(judge: Judge, images: Images, attributes: Sequence[Attributes]) -> dict[str, Any]:
-    """Accuracy on unseen real images as they are, and after slight blur and noise (standard deviations: px, grey/127.5).
+    """Accuracy on unseen real images as they are, and after slight blur (in px) and noise (in units of 127.5 levels).
 
     A generated image is a little blurred or noisy: where the judge breaks on real images so treated, its verdict on
     generated ones says little.
