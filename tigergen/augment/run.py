@@ -37,7 +37,6 @@ class Maker:
     slots: Slots
     gates: Gates
     base: Any
-    target: str
     donors: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]
     sampling: dict[str, Any]
     model: str
@@ -69,10 +68,11 @@ class Maker:
         records.sort(key=lambda r: (r["index"], r["attempt"]))
         return records, images
 
-    def _roles(self, fg: str) -> list[tuple[str, str]]:
+    def _roles(self, slot: Slot) -> list[tuple[str, str]]:
+        """Roles as in training: seen from the image's own class."""
         from tigerdata.prompts import roles
 
-        return roles(self.base, self.target, fg)
+        return roles(self.base, slot.label, slot.fg)
 
     def _sample(self, slots: list[Slot]) -> NDArray[np.uint8]:
         settings = {k: v for k, v in self.sampling.items() if k != "quality"}
@@ -81,7 +81,7 @@ class Maker:
             [s.bg for s in slots],
             np.stack([self.donors[s.donor][0] for s in slots]),
             np.stack([self.donors[s.donor][1] for s in slots]),
-            roles=[self._roles(s.fg) for s in slots],
+            roles=[self._roles(s) for s in slots],
             seeds=[s.seed for s in slots],
             **settings,
         )
@@ -98,7 +98,7 @@ class Maker:
             "reason": reason,
             "fg": slot.fg,
             "bg": slot.bg,
-            "roles": json.dumps(self._roles(slot.fg), ensure_ascii=False),
+            "roles": json.dumps(self._roles(slot), ensure_ascii=False),
             "attributes": json.dumps(slot.attributes, ensure_ascii=False),
             "plan_row": slot.row,
             "donor_image_id": slot.donor,
@@ -231,7 +231,7 @@ def _maker(
     quality = {i: [p for p in bg.split(", ") if p in words] for i, bg in zip(train.image_ids, train.bg, strict=True)}
     slots = Slots(plan, {i: quality[i] for i in wanted})
     sampling = dict(plan["sampling"])
-    return Maker(pipe, slots, fitted, ws.kb, plan["target"], donors, sampling, run["model_id"], batch, attempts)
+    return Maker(pipe, slots, fitted, ws.kb, donors, sampling, run["model_id"], batch, attempts)
 
 
 def _check_disk(folder: Path, count: int, size: int) -> None:
