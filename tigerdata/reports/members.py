@@ -14,6 +14,7 @@ from tigerdata.reports.reader import ABOUT_PARTS, DEFINITE, INNER_SIZE, Reader
 from tigerdata.reports.terms import Term
 
 DESCRIPTIVE = ("composition", "echogenicity")
+FIELD_NONE = re.compile(r"^\s*:\s*(?:none|no|absent|negative)\s*$")
 JOINED = re.compile(r"[及和与或、]|(?<![a-z])(?:and|or)(?![a-z])")
 
 
@@ -105,14 +106,14 @@ class NoduleReader(Reader):
             for nodule in made:
                 nodule.multiple = False
         self.place, self.early, self.early_sizes, self.ordinal = Place(), [], [], None
+        self.measured.clear()
 
     def _number(self, made: Sequence[Nodule]) -> None:
         """ "见数个低回声结节：①…；②…": the items are the nodules; the phrase before them holds for all."""
-        group = self.group
-        if group and not group.refined and not group.members[0].sizes and group.members[0].ordinal is None:
-            if group.members[0] in self.out.nodules:
-                self.out.nodules.remove(group.members[0])
-            self.listed = [replace(f, rule="group") for f in group.members[0].facts], one_side(group.members[0].place.side)
+        head = self.out.nodules[-1] if self.out.nodules else None
+        if head and not head.sizes and head.ordinal is None and not head.role and not head.place.pole:
+            self.out.nodules.remove(head)
+            self.listed = [replace(f, rule="group") for f in head.facts], one_side(head.place.side)
         if self.listed:
             for nodule in made:
                 nodule.facts = [*self.listed[0], *nodule.facts]
@@ -267,7 +268,7 @@ class NoduleReader(Reader):
         facts: list[Fact] = []
         for term in terms:
             attribute, value, rule = term.attribute, term.value, "term"
-            if attribute in (LOCATION, "sonogram_direction", "diameter"):
+            if attribute in (LOCATION, "sonogram_direction", "diameter") or self._heading(clause, term):
                 continue
             if inner and inner.end() <= term.start and attribute in DESCRIPTIVE and not wall:
                 if value != "anechoic":
@@ -282,6 +283,13 @@ class NoduleReader(Reader):
         if self.group and not self.group.refined and self._has("many", clause):
             facts = [f for f in facts if not self._undecided(f, facts)]
         return facts
+
+    def _heading(self, clause: Clause, term: Term) -> bool:
+        """The name of a form field ("Echogenic foci:") states nothing unless the field is filled with "none"."""
+        head = self.text.find(clause.field, clause.start, clause.end) if clause.field else -1
+        if head < 0 or self.text[clause.start : head].strip() or term.end > head + len(clause.field):
+            return False
+        return not FIELD_NONE.match(self.text[term.end : clause.end])
 
     def _margin_near(self, clause: Clause) -> bool:
         return clause.field.startswith("margin") or bool(self._has("margin_word", clause))

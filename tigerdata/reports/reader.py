@@ -73,6 +73,7 @@ class Reader:
         self.early_sizes: list[Size] = []
         self.planes: list[Fact] = []
         self.ordinal: int | None = None
+        self.measured: set[str] = set()  # lobes measured since the last nodule
         self.listed: tuple[list[Fact], Term | None] | None = None  # what was said before a numbered list
 
     def read(self, clauses: Sequence[Clause]) -> Findings:
@@ -112,6 +113,10 @@ class Reader:
         self.inherited = self.inherited or list_denial(self.cues, self.text, clause, rest)
         anchors = self._anchors(clause, terms)
         topic = self._find_topic(clause, anchors, terms, sizes)
+        if topic in ("gland", "nodule"):
+            for term in terms:
+                if term.attribute == "sonogram_direction":
+                    self.planes.append(Fact(term.attribute, term.value, term.start, term.end, rule="plane"))
         if topic == "lymph":
             self._lymph(clause, scopes)
         elif topic == "gland":
@@ -197,7 +202,11 @@ class Reader:
             return False
         for term, size in zip(sides or [side], sizes, strict=False):
             self.out.gland_sizes.append((term, size))
-        self.side, self.topic = side, "gland"
+            self.measured.add(term.value)
+        # One lobe measured and then described is the place of what follows; after a row of lobes none is.
+        self.side = side if len(self.measured) == 1 else None
+        self.headed = self.headed if len(self.measured) == 1 else None
+        self.topic = "gland"
         self.place = Place()
         return True
 
@@ -239,9 +248,6 @@ class Reader:
         if (anchors and not live) or (anchors and self._has("resolved", clause)):
             self.targets = []
             return
-        for term in terms:
-            if term.attribute == "sonogram_direction":
-                self.planes.append(Fact(term.attribute, term.value, term.start, term.end, rule="plane"))
         if not self._choose(clause, rest, live, where, terms, sizes, scopes):
             return
         if where and where[0].side:

@@ -28,7 +28,8 @@ GENERIC = {
 }
 SPECIFIC_CALCIUM = {"microcalcification", "macrocalcification", "rim_calcification"}
 ECHO_FOCI = re.compile(r"回声|echogenic|foci")
-PARTLY = re.compile(r"部分|some")
+PARTLY = re.compile(r"部分|some|。|内|(?<![a-z])and(?![a-z])|及|和")
+TAIL_LINK = re.compile(r"后|伴|见|呈|with|^[\s，,]*$")
 TAIL_REACH = 22
 
 
@@ -123,7 +124,7 @@ def _without_tails(facts: list[Fact], text: str) -> list[Fact]:
         return any(
             0 <= tail.start - fact.end <= TAIL_REACH
             and not PARTLY.search(text[fact.end : tail.start])
-            and "。" not in text[fact.end : tail.start]
+            and TAIL_LINK.search(text[fact.end : tail.start])
             for tail in tails
         )
 
