@@ -148,7 +148,7 @@ def segment(
 
     Example: tigerdata segment -w study
     """
-    from tigerdata.regions import segment as regions
+    from tigerdata import regions
 
     show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
 

@@ -43,9 +43,9 @@ def train_segmenter(
 
     Example: tigergen train segmenter --epochs 1 -w study
     """
-    from tigerdata.regions import segment
+    from tigerdata import regions
 
-    show(segment.train_segmenter(open_workspace(workspace), epochs=epochs, progress=reporter()), as_json)
+    show(regions.train_segmenter(open_workspace(workspace), epochs=epochs, progress=reporter()), as_json)
 
 
 @train_app.command("judge")
@@ -143,7 +143,7 @@ def augment(
 
 @gen_app.command("arms")
 def arms(
-    arm: Annotated[str, typer.Option(help="natural, classical, oversampled, generated, target_only or real.")],
+    arm: Annotated[str, typer.Option(help="natural, classical, generated, target-only or real.")],
     target: TargetOption,
     run: Annotated[Path | None, typer.Option(help="Augmented folder, for arms with generated images.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many classifiers.")] = 4,
@@ -158,7 +158,8 @@ def arms(
     from tigergen.evaluation.arms import run_arm
 
     ws = open_workspace(workspace)
-    show(run_arm(ws, arm, target, range(seeds), iterations, run=run, progress=reporter()), as_json)
+    folder = ws.path / "runs" / "arms"
+    show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, progress=reporter()), as_json)
 
 
 @gen_app.command("evaluate")

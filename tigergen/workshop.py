@@ -16,6 +16,7 @@ COARSE, FINE, JUDGE = "coarse", "fine", "judge"
 JUDGE_SIZE = 64
 # Far from the seeds of corpora, so that the judge never trains on a frame that it will judge against.
 JUDGE_SEED = 900_000
+UNSEEN_SEED = 800_000
 
 
 def model_folder(ws: "Workspace", kind: str) -> Path:
@@ -91,6 +92,14 @@ def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -
         con.commit()
 
 
+def unseen_frames(n: int) -> tuple[Any, list[dict[str, list[str]]]]:
+    """Simulated frames uint8 [n, s, s] with their attributes, on which no judge and no generator has trained."""
+    from tigerdata.phantom.corpus import uniform_frames
+
+    images, _, attributes = uniform_frames(n, JUDGE_SIZE, UNSEEN_SEED)
+    return images, attributes
+
+
 def train_judge(
     ws: "Workspace", simulated: int = 0, epochs: int = 8, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, Any]:
@@ -104,9 +113,8 @@ def train_judge(
     if simulated:
         from tigerdata.phantom.corpus import uniform_frames
 
-        unseen = max(simulated // 8, 16)
-        images, _, attributes = uniform_frames(simulated + unseen, JUDGE_SIZE, seed + JUDGE_SEED)
-        known, held_out = (images[:simulated], attributes[:simulated]), (images[simulated:], attributes[simulated:])
+        images, _, attributes = uniform_frames(simulated, JUDGE_SIZE, seed + JUDGE_SEED)
+        known, held_out = (images, attributes), unseen_frames(max(simulated // 8, 16))
         view = "phantom"
     else:
         from tigergen.data import load_cases

@@ -31,7 +31,9 @@ def _read(source: str) -> tuple[str, str]:
     except FileNotFoundError:
         raise UserError(f"There is no file '{source}'; name a text or JSONL file, or - for standard input.") from None
     except (IsADirectoryError, UnicodeDecodeError):
-        raise UserError(f"'{source}' is no UTF-8 text file; `tigerdata ingest reports` reads other encodings.") from None
+        raise UserError(
+            f"'{source}' is no UTF-8 text file; `tigerdata ingest reports` reads other encodings."
+        ) from None
 
 
 def _rows(text: str, name: str) -> Iterator[dict[str, str]]:
