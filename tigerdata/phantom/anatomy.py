@@ -15,11 +15,11 @@ from tigerdata.phantom.tissue import Array, Canvas, curve, ellipse, line, smooth
 MUSCLE_DB, FAT_DB, SKIN_DB, CONNECTIVE_DB, BLOOD_DB = -9.5, -8.0, 5.0, 0.5, -27.0
 # Distance from the anterior capsule to the top of the nodule, by extension (negative: beyond the capsule).
 GAPS_MM = {
-    "absent": (2.6, 4.5),
+    "absent": (2.1, 3.6),
     "abutting_capsule": (0.0, 0.2),
-    "bulging": (-4.2, -3.2),
-    "capsule_disruption": (-2.0, -1.3),
-    "extrathyroidal": (-4.4, -3.4),
+    "bulging": (-2.2, -1.7),
+    "capsule_disruption": (-3.2, -2.8),
+    "extrathyroidal": (-4.2, -3.6),
 }
 # Where along the lobe a pole lies in a longitudinal section (0: cranial tip, left of the image; 1: caudal tip).
 POLES = {"upper": 0.22, "mid_upper": 0.36, "middle": 0.5, "mid_lower": 0.64, "lower": 0.78}
@@ -53,16 +53,16 @@ class Lobe:
     isthmus_mm: float = 0.0
     trachea: tuple[float, float, float] | None = None
     carotid: tuple[float, float, float] | None = None
-    deep_mm: float = 28.0
+    deep_mm: float = 24.0
 
 
 def draw_layers(canvas: Canvas, rng: np.random.Generator) -> Layers:
-    """Draw skin, subcutaneous fat and strap muscle; the capsule lies 6-8 mm below the probe."""
+    """Draw skin, subcutaneous fat and strap muscle; the capsule lies 5-6 mm below the probe."""
     length = len(canvas.x)
     tilt = (canvas.x / canvas.width - 0.5) * rng.normal(0, 0.7)
-    skin = 1.1 + rng.uniform(0, 0.4) + curve(rng, length, 6, 0.05)
-    fat = skin + rng.uniform(1.2, 2.2) + curve(rng, length, 6, 0.16) + 0.5 * tilt
-    strap = fat + rng.uniform(2.8, 3.9) + curve(rng, length, 5, 0.22) + tilt
+    skin = 0.9 + rng.uniform(0, 0.3) + curve(rng, length, 6, 0.05)
+    fat = skin + rng.uniform(0.8, 1.4) + curve(rng, length, 6, 0.16) + 0.5 * tilt
+    strap = fat + rng.uniform(2.6, 3.3) + curve(rng, length, 5, 0.22) + tilt
     return Layers(*(part.astype(np.float32) for part in (skin, fat, strap)))
 
 
@@ -85,16 +85,16 @@ def place(
     grid = canvas.x if canvas.x[-1] > canvas.x[0] else canvas.x[::-1]
     surface = lobe.surface if canvas.x[-1] > canvas.x[0] else lobe.surface[::-1]
     y = float(np.max(gap - py + np.interp(lobe.nodule_x + px, grid, surface)))
-    y = min(y, canvas.depth - outline.height_mm / 2 - 0.8)
+    y = min(y, canvas.depth - outline.height_mm / 2 - 0.3)
     return lobe, Site((lobe.nodule_x, y), lobe.surface, layers)
 
 
 def _lobe_transverse(
     canvas: Canvas, layers: Layers, size: tuple[float, float], gap: float, rng: np.random.Generator
 ) -> Lobe:
-    half = max(float(rng.uniform(8.0, 10.5)), size[0] / 2 + 2.6)
-    deep = max(float(rng.uniform(7.0, 9.5)), (size[1] + gap + 2.5) / 2)
-    visible = float(np.clip(canvas.width - 2 * half - rng.uniform(8, 11), 4.5, rng.uniform(8, 13)))
+    half = max(float(rng.uniform(7.0, 9.5)), size[0] / 2 + 2.4)
+    deep = max(float(rng.uniform(6.5, 8.5)), (size[1] + gap + 2.2) / 2)
+    visible = float(np.clip(canvas.width - 2 * half - rng.uniform(6, 9), 4.5, rng.uniform(7, 11)))
     x = canvas.width - visible - half
     column = int(np.argmin(np.abs(canvas.x - x)))
     y = float(layers.strap[column]) + deep - 0.2
@@ -145,15 +145,15 @@ def _longitudinal(
     rng: np.random.Generator,
 ) -> Lobe:
     share = POLES.get(pole, 0.5) + float(rng.uniform(-0.04, 0.04))
-    half = float(rng.uniform(23.0, 27.0))
+    half = float(rng.uniform(20.0, 24.0))
     at = float(np.clip(canvas.width * (0.5 + 0.45 * (share - 0.5)), size[0] / 2 + 3, canvas.width - size[0] / 2 - 3))
     middle = at + (0.5 - share) * 2 * half * 0.8
     along = (canvas.x - middle) / half
     profile = np.sqrt(np.clip(1.0 - np.abs(along) ** 2.4, 0.0, 1.0))
-    normal = float(rng.uniform(5.0, 7.0)) if isthmus else float(rng.uniform(13.0, 17.0))
+    normal = float(rng.uniform(5.0, 7.0)) if isthmus else float(rng.uniform(12.0, 15.0))
     here = max(0.35, float(np.interp(at, *_ascending(canvas.x, profile))))
     need = (size[1] + gap + 2.5) / here
-    thick = max(normal, min(need, canvas.depth - 11.0)) * profile
+    thick = max(normal, min(need, canvas.depth - 9.0)) * profile
     thick = thick * (1.0 + curve(rng, len(canvas.x), 6, 0.03))
     top = layers.strap + 0.22 * (thick.max() - thick) * (profile > 0)
     inside = (canvas.y[:, None] > top[None, :]) & (canvas.y[:, None] < (top + thick)[None, :])

@@ -19,7 +19,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class NoduleCase:
-    """A nodule: canonical attributes (without direction), side, the identity that seeds its outline, diameters in mm."""
+    """A nodule: canonical attributes (without direction), side, identity (seeds its outline), diameters in mm."""
 
     attributes: Attributes
     side: str
@@ -72,11 +72,13 @@ def draw_attributes(
 
 
 def uniform_attributes(base: KnowledgeBase, rng: np.random.Generator) -> tuple[Attributes, str, str]:
-    """Attributes uniform over visible values, with side and plane; values that look alike share their value's part."""
+    """Attributes about uniform over visible values, with side and plane; values that look alike share one part."""
     profile = {}
     for name, table in VISIBLE_VALUES.items():
         groups = list(table.values())
         profile[name] = {value: 1.0 / groups.count(seen) for value, seen in table.items()}
+    # Echotexture is seen in solid nodules only: they are drawn as often as all others together.
+    profile["composition"]["solid"] = 3.0
     profile["nodule_location"] = {"upper": 1.0, "middle": 1.0, "lower": 1.0}
     attributes, side = draw_attributes(base, profile, rng)
     plane = _pick(profile["sonogram_direction"], rng)

@@ -9,14 +9,14 @@ from tigerdata.phantom.nodule import ANGLES, Attributes, Outline, first
 from tigerdata.phantom.tissue import Array, Canvas, smoothstep, texture
 
 ECHO_DB = {
-    "hyperechoic": 8.0,
+    "hyperechoic": 9.0,
     "isoechoic": 0.0,
-    "hypoechoic": -9.0,
-    "markedly_hypoechoic": -17.5,
+    "hypoechoic": -8.0,
+    "markedly_hypoechoic": -16.0,
     "anechoic": -44.0,
     "mixed_echo": -3.0,
 }
-FLUID_DB, HALO_DB = -44.0, -26.0
+FLUID_DB, HALO_DB = -44.0, -34.0
 
 
 @dataclass
@@ -69,6 +69,9 @@ def paint(canvas: Canvas, box: Window, outline: Outline, attributes: Attributes,
     diffuse *= outside
     level += alpha * (inner - level)
     loss -= fluid * np.float32(0.55 * canvas.px_mm)
+    if sharp and echo == "isoechoic" and first(attributes, "halo", "absent") == "absent":
+        # Without a halo, a thin dark line is all that tells an isoechoic nodule from the gland around it.
+        level -= np.float32(14.0) * cv2.exp(np.float32(-0.5 / 0.3**2) * (box.s + np.float32(0.1)) ** 2)
     if sharp:
         _interfaces(box, diffuse, loss, outline, canvas.px_mm, "encapsulated" in margin, rng)
     _calcify(canvas, box, outline, attributes, rng)
@@ -93,18 +96,21 @@ def _interior(
     if composition == "cystic":
         return inner, box.q < 1.0
     if echo == "mixed_echo":
-        patches = texture(rng, shape, int(height / 3.4), int(width / 3.4))
-        inner += np.where(patches > 0.0, np.float32(9.0), np.float32(-10.0))
+        turn = rng.uniform(0, 2 * np.pi)
+        across = (box.u * np.cos(turn) + box.v * np.sin(turn)) / (0.5 * outline.width_mm) + 0.3 * texture(
+            rng, shape, 4, 4
+        )
+        inner += np.where(across > 0.0, np.float32(11.0), np.float32(-11.0))
     if composition == "spongiform":
         cells = _honeycomb(box, 1.9, rng)
         fluid = cells & (box.q < 0.93)
         inner += 3.0
     if "heterogeneous" in textures and composition != "spongiform":
-        patches = texture(rng, shape, int(height / 2.0), int(width / 2.2))
-        inner += np.clip(6.5 * patches, -11.0, 9.0)
+        patches = texture(rng, shape, int(height / 1.7), int(width / 1.9))
+        inner += np.clip(8.5 * patches, -12.0, 11.0)
     if "nodule_in_nodule" in textures:
         centre = _inside_point(outline, rng, 0.22)
-        core = 0.12 * (outline.width_mm + outline.height_mm) + 0.5
+        core = 0.14 * (outline.width_mm + outline.height_mm) + 0.5
         inner_r = np.hypot(box.u - centre[0], box.v - centre[1]) / core
         lighter = 8.0 if base < 3.0 else -9.0
         inner += np.where(inner_r < 1.0, np.float32(lighter), 0.0) - 11.0 * np.exp(-((inner_r - 1.12) ** 2) / 0.012)
@@ -162,18 +168,18 @@ def _halo(inner: Array, box: Window, outline: Outline, kind: str, capsule: bool,
     """Hypoechoic ring just inside the outline (callipers include it); changes `inner` in place."""
     if kind == "absent":
         return
-    thin = min(1.15, 0.8 + 0.015 * outline.width_mm)
-    outer = -0.55 if capsule else 0.3
+    thin = 1.0 + 0.015 * outline.width_mm
+    outer = -0.75 if capsule else 0.3
     phase = rng.uniform(0, 2 * np.pi)
     if kind == "unevenly_thick":
-        thick = min(3.4, 0.26 * min(outline.width_mm, outline.height_mm))
+        thick = min(4.2, 0.34 * min(outline.width_mm, outline.height_mm))
         wave = 0.5 + 0.5 * np.sin(box.angle + phase)
         width = thin * 0.7 + (thick - thin * 0.7) * wave**1.2
     else:
         width = np.full(box.s.shape, thin, np.float32)
     ring = (box.s > outer - 0.3 - width) & (box.s < outer)
     if kind == "interrupted":
-        ring &= np.sin(2 * box.angle + phase) < 0.25
+        ring &= np.sin(2 * box.angle + phase) < 0.0
     inner[ring] = np.minimum(inner[ring], HALO_DB)
 
 
@@ -183,7 +189,7 @@ def _interfaces(
     """Echo of a sharp border where it faces the beam, refraction shadows at its lateral edges, bright capsule."""
     facing = np.abs(np.sin(box.angle))
     if capsule:
-        diffuse += 3.0 * np.exp(-((box.s + 0.25) ** 2) / (2 * 0.26**2)) * (0.55 + 0.45 * facing)
+        diffuse += 4.6 * np.exp(-((box.s + 0.3) ** 2) / (2 * 0.28**2)) * (0.65 + 0.35 * facing)
     else:
         diffuse += 0.9 * np.exp(-((box.s - 0.1) ** 2) / (2 * 0.16**2)) * facing**6
     edge = np.abs(np.abs(box.u) - 0.47 * outline.width_mm)
@@ -210,7 +216,7 @@ def _calcify(canvas: Canvas, box: Window, outline: Outline, attributes: Attribut
         elif kind == "comet_tail":
             for x, y in _spread(outline, 2 + int(small > 10), 0.5, rng):
                 for k in range(6):
-                    _dot(mirror, box, x, y - 1.0 + 0.62 * k, 0.36 * 0.86**k, 0.14, 9.0 * 0.78**k)
+                    _dot(mirror, box, x, y - 1.0 + 0.62 * k, 0.30 * 0.86**k, 0.14, 9.0 * 0.80**k)
         elif kind in ("macrocalcification", "calcification_unspecified"):
             shadow = 20.0 if kind == "macrocalcification" else 7.0
             size = float(np.clip(0.30 * small, 2.4, 4.8))
@@ -226,7 +232,7 @@ def _calcify(canvas: Canvas, box: Window, outline: Outline, attributes: Attribut
             loss += np.minimum(1.0, 2.0 * across) * (np.abs(box.v - y - bend - 0.8) < 0.5) * np.float32(shadow * px)
         elif kind == "rim_calcification":
             gap = rng.uniform(0, 2 * np.pi)
-            shell = np.exp(-((box.s + 0.7) ** 2) / (2 * 0.38**2)) * (np.cos(box.angle - gap) < 0.9)
+            shell = np.exp(-((box.s + 0.7) ** 2) / (2 * 0.32**2)) * (np.cos(box.angle - gap) < 0.9)
             shell *= 0.45 + 0.55 * np.abs(np.sin(box.angle))
             diffuse += 7.0 * shell
             mirror += 2.5 * shell

@@ -9,15 +9,15 @@ Attributes = dict[str, list[str]]
 
 ANGLES = 512
 # Longest diameter in mm for each bin of the knowledge base (cuts at 10 and 20 mm). The gaps around the cuts are as wide
-# as the spread of machine depth (36-44 mm), so that the bins stay apart in pixels too; the upper end is what a frame
+# as the spread of machine depth (32-36 mm), so that the bins stay apart in pixels too; the upper end is what a frame
 # of that depth can hold.
-SIZES_MM = {"small": (7.6, 9.4), "middle": (11.6, 16.6), "large": (20.6, 26.0)}
+SIZES_MM = {"small": (8.4, 9.4), "middle": (11.3, 16.9), "large": (20.4, 23.4)}
 # Height over width (anteroposterior over transverse).
 ASPECTS = {
-    "taller_than_wide": (1.32, 1.55),
+    "taller_than_wide": (1.40, 1.60),
     "round": (0.96, 1.04),
-    "oval": (0.66, 0.76),
-    "wider_than_tall": (0.58, 0.74),
+    "oval": (0.62, 0.72),
+    "wider_than_tall": (0.56, 0.70),
 }
 
 
@@ -54,9 +54,9 @@ def draw_outline(attributes: Attributes, width_mm: float, height_mm: float, rng:
     a, b = width_mm / 2, height_mm / 2
     radius = 1.0 / np.sqrt((np.cos(theta) / a) ** 2 + (np.sin(theta) / b) ** 2)
     if first(attributes, "shape", "regular") == "irregular":
-        radius = radius * (1.0 + _harmonics(theta, (2, 0.06), (3, 0.17), (4, 0.07), (5, 0.09), rng=rng))
+        radius = radius * (1.0 + _harmonics(theta, (2, 0.06), (3, 0.22), (4, 0.08), (5, 0.08), rng=rng))
     else:
-        radius = radius * (1.0 + _harmonics(theta, (2, 0.02), (3, 0.02), (4, 0.012), rng=rng))
+        radius = radius * (1.0 + _harmonics(theta, (2, 0.02), (3, 0.016), (4, 0.01), rng=rng))
     radius = radius + _margin(theta, attributes.get("margin", []), float(radius.mean()), rng)
     return _fit(theta, radius, width_mm, height_mm)
 
@@ -69,28 +69,33 @@ def _harmonics(theta: Array, *terms: tuple[int, float], rng: np.random.Generator
 
 
 def _margin(theta: Array, values: list[str], radius: float, rng: np.random.Generator) -> Array:
-    """Displacement of the outline in mm; depths are at least about one pixel of a 64-pixel frame."""
+    """Displacement of the outline in mm; depths are at least about two pixels of a 64-pixel frame."""
     if "spiculated" in values:
-        spikes = np.zeros_like(theta)
-        count = int(rng.integers(9, 13))
-        step = 2 * np.pi / count
-        length = max(1.7, 0.26 * radius)
-        for k in range(count):
-            distance = np.abs((theta - (k + rng.uniform(-0.25, 0.25)) * step + np.pi) % (2 * np.pi) - np.pi)
-            spikes += length * rng.uniform(0.6, 1.15) * np.clip(1.0 - distance / (0.30 * step), 0.0, 1.0)
-        return spikes
+        return max(1.9, 0.34 * radius) * _teeth(theta, int(rng.integers(8, 12)), 0.32, rng)
     if "lobulated" in values:
         lobes = int(rng.integers(6, 9)) / 2.0
-        depth = max(1.0, 0.20 * radius)
         phase = lobes * theta + 0.35 * np.sin(theta + rng.uniform(0, 6.28)) + rng.uniform(0, np.pi)
-        return depth * (np.abs(np.sin(phase)) - 0.6) * (1.0 + 0.2 * np.cos(theta + rng.uniform(0, 6.28)))
+        return max(1.3, 0.25 * radius) * (np.abs(np.sin(phase)) - 0.6) * _swing(theta, rng)
     if "irregular_margin" in values:
-        teeth = int(rng.integers(15, 21))
-        corners = rng.uniform(-1.0, 1.0, teeth) * 0.35 + np.where(np.arange(teeth) % 2, 0.75, -0.75)
-        corners[-1] = 0.0
-        depth = max(0.75, 0.13 * radius)
-        return depth * np.interp(theta, np.arange(teeth + 1) * 2 * np.pi / teeth, np.append(corners, corners[0]))
+        return max(1.1, 0.20 * radius) * (2.0 * _teeth(theta, int(rng.integers(7, 10)), 0.62, rng) - 0.8)
     return np.zeros_like(theta)
+
+
+def _teeth(theta: Array, count: int, width: float, rng: np.random.Generator) -> Array:
+    """Triangles of uneven height, width and spacing around the outline, heights about 1."""
+    total = np.zeros_like(theta)
+    step = 2 * np.pi / count
+    for k in range(count):
+        centre = (k + rng.uniform(-0.35, 0.35)) * step
+        distance = np.abs((theta - centre + np.pi) % (2 * np.pi) - np.pi)
+        height, reach = rng.uniform(0.5, 1.2), width * step * rng.uniform(0.7, 1.3)
+        total = np.maximum(total, height * np.clip(1.0 - distance / reach, 0.0, 1.0))
+    return total
+
+
+def _swing(theta: Array, rng: np.random.Generator) -> Array:
+    """Slow variation of depth around the outline, so that no side looks like the other."""
+    return 1.0 + 0.3 * np.cos(theta + rng.uniform(0, 2 * np.pi))
 
 
 def _fit(theta: Array, radius: Array, width_mm: float, height_mm: float) -> Outline:

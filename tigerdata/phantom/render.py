@@ -59,7 +59,7 @@ def render(
     surface, keep = _deform(site, inside, extension, grid)
     rim = lesion.window(canvas, outline, site.centre, margin=4.0)
     coat = np.zeros((size, size), bool)
-    coat[rim.rows, rim.columns] = rim.s < (2.4 if extension == "absent" else 1.2)
+    coat[rim.rows, rim.columns] = rim.s < (2.0 if extension == "absent" else 1.2)
     coat &= grid[:, None] > surface[None, :]
     lobe.inside |= coat
     anatomy.paint(canvas, lobe, site.layers, layout_plane, rng)
@@ -83,8 +83,8 @@ def _deform(site: anatomy.Site, inside: Array, extension: str, grid: Array) -> t
         surface = cv2.GaussianBlur(dome[None, :], (0, 0), 3.0)[0]
         surface = np.minimum(surface, top - 0.2)
         layers.strap = np.minimum(layers.strap, surface)
-        layers.fat = np.minimum(layers.fat, layers.strap - 1.2)
-        layers.skin = np.minimum(layers.skin, layers.fat - 0.6)
+        layers.fat = np.minimum(layers.fat, layers.strap - 0.9)
+        layers.skin = np.minimum(layers.skin, layers.fat - 0.4)
     elif extension in ("capsule_disruption", "extrathyroidal"):
         broken = (top < surface + 0.3).astype(np.float32)
         keep = 1.0 - cv2.GaussianBlur(cv2.dilate(broken[None, :], np.ones((1, 9), np.uint8)), (0, 0), 1.5)[0]
@@ -96,7 +96,7 @@ def form(canvas: Canvas, machine: Machine, rng: np.random.Generator) -> Array:
     amplitude = cv2.exp(canvas.level * np.float32(np.log(10.0) / 20.0))
     amplitude += canvas.diffuse
     signal, raw = received(amplitude, canvas.mirror, canvas.px_mm, machine, rng)
-    loss = np.cumsum(canvas.loss, axis=0, dtype=np.float32)
+    loss: Array = np.cumsum(canvas.loss, axis=0, dtype=np.float32)
     np.minimum(loss, 24.0, out=loss)
     loss = cv2.blur(loss, (max(3, int(0.8 / canvas.px_mm)) | 1, 1))
     loss += np.float32(machine.slope_db) * np.clip(canvas.y - 9.0, 0.0, None)[:, None]

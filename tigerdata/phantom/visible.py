@@ -94,6 +94,7 @@ _UNDRAWN: tuple[Rule, ...] = (
     ),
     ({"composition": ("spongiform",)}, {"echogenicity": ("markedly_hypoechoic", "mixed_echo")}, "septa set the echo"),
     ({"composition": ("predominantly_cystic",)}, {"echogenicity": ("anechoic",)}, "its solid part has an echo"),
+    ({"echogenicity": ("isoechoic",)}, {"margin": ("unclear",)}, "a blurred border between equal echoes is not seen"),
     ({"nodule_location": ("isthmus",)}, {"diameter": ("large",)}, "the isthmus of a frame does not hold 20 mm"),
     ({"diameter": ("small",)}, {"echotexture": ("nodule_in_nodule",)}, "a nodule below 10 mm has no room for another"),
 )
