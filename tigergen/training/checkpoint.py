@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,13 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
     path = out / "checkpoint" / "state.pt"
     if not path.exists():
         return None
+    damaged = UserError(f"Checkpoint {path} cannot be read; delete it to start this stage again.")
+    if not zipfile.is_zipfile(path):
+        raise damaged
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"Checkpoint {path} cannot be read; delete it to start this stage again.") from error
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise damaged from error
 
 
 def append_statistics(out: Path, row: Mapping[str, Any]) -> None:

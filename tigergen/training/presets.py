@@ -90,7 +90,7 @@ class FineSettings(Section):
     loss: Literal["summed", "own"] = "summed"
     leak: Share = 0.0
     branch_dropout: Share = 0.1
-    unfreeze: Literal["none", "decoder"] = "none"
+    unfreeze: Literal["none", "decoder"] = "decoder"
     weighting: Literal["log", "paper", "off"] = "log"
 
 

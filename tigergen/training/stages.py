@@ -80,10 +80,11 @@ def fine(
 ) -> dict[str, Any]:
     """Train FG-Encoder, BG-Encoder and fusion on a coarse model and write a whole TigerPipeline folder at `out`.
 
-    The encoders start as copies of the U-Net's first half with zero convolutions; U-Net and text encoder stay as they
-    are (but see `fine.unfreeze`). `knowledge` gives each FG phrase its role, seen from the image's own class, hence the
-    token weights of equations 8 to 10; without it every token weighs 1. The frequency of phrases in `cases` is stored
-    in the folder as the tau that sampling uses. Continues, returns and raises as :func:`coarse` does.
+    The encoders start as copies of the U-Net's first half with zero convolutions. Text encoder and the U-Net's first
+    half stay as they are; its decoder learns too unless `fine.unfreeze` is "none" (the paper's frozen U-Net).
+    `knowledge` gives each FG phrase its role, seen from the image's own class, hence the token weights of equations 8
+    to 10; without it every token weighs 1. The frequency of phrases in `cases` is stored in the folder as the tau that
+    sampling uses. Continues, returns and raises as :func:`coarse` does.
     """
     preset = _with_steps(preset, "fine", steps)
     _check_size(cases, preset)

@@ -1,0 +1,70 @@
+"""Two processes and one, one pass and two: the same gradients from the same global batch."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tigergen.training import checkpoint, stages
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def probe(toy: ModuleType) -> ModuleType:
+    """The module `ddp_gradients`."""
+    spec = importlib.util.spec_from_file_location("ddp_gradients", HERE / "ddp_gradients.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def coarse_folder(toy: ModuleType, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("ddp") / "coarse"
+    stages.coarse(toy.toy_cases(), toy.micro(), folder, steps=2)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(toy: ModuleType, probe: ModuleType, coarse_folder: str, tmp_path_factory) -> list[torch.Tensor]:
+    """Gradients of one process in one pass."""
+    return probe.first_gradients(coarse_folder, tmp_path_factory.mktemp("alone"), toy.micro("training.clip=0"))
+
+
+def worst(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
+    scale = max(float(one.abs().max()) for one in first)
+    assert scale > 0 and len(first) == len(second)
+    return max(float((one - two).abs().max()) for one, two in zip(first, second, strict=True)) / scale
+
+
+def test_accumulation_gives_the_same_gradients(
+    toy: ModuleType, probe: ModuleType, coarse_folder: str, alone: list[torch.Tensor], tmp_path: Path
+) -> None:
+    preset = toy.micro("training.clip=0", "training.accumulation=2")
+    assert worst(alone, probe.first_gradients(coarse_folder, tmp_path, preset)) < 1e-5
+    other = toy.micro("training.clip=0", "training.seed=1")
+    assert worst(alone, probe.first_gradients(coarse_folder, tmp_path, other)) > 1e-2
+
+
+def test_two_processes_give_the_gradients_of_one(alone: list[torch.Tensor], coarse_folder: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+               "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
+               "--main_process_port", "0",
+               str(HERE / "ddp_gradients.py"), str(tmp_path), coarse_folder]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    gradients = [torch.load(tmp_path / f"gradients-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert worst(gradients[0], gradients[1]) == 0
+    assert worst(alone, gradients[0]) < 1e-5
+    # The same launch went through a whole coarse stage: one record, one model, no checkpoint left.
+    assert checkpoint.model_digest(tmp_path / "coarse")
+    assert not (tmp_path / "coarse" / "checkpoint").exists()
+    assert (tmp_path / "coarse" / checkpoint.RECORD).read_text().count('"finished": true') == 1
