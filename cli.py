@@ -41,6 +41,9 @@ def _run(app: typer.Typer) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave when the process that started this one is gone: its end of the pipe on stdin closes."""
-    sys.stdin.read()
+    """Leave when the process that started this one is gone: its end of the pipe on stdin closes.
+
+    Reads the descriptor, not `sys.stdin`: its lock would be held for ever in a process forked from this one.
+    """
+    os.read(0, 1)
     os._exit(EXIT_INTERRUPTED)

@@ -156,9 +156,10 @@ def arms(
     Example: tigergen arms --arm natural --target FTC --seeds 2 --iterations 4 -w study
     """
     from tigergen.evaluation.arms import run_arm
+    from tigergen.evaluation.report import arms_folder
 
     ws = open_workspace(workspace)
-    folder = ws.path / "runs" / "arms"
+    folder = arms_folder(ws, target)
     show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, progress=reporter()), as_json)
 
 
@@ -172,9 +173,9 @@ def evaluate(
 
     Example: tigergen evaluate --run augmented -w study
     """
-    from tigergen.evaluation.measure import evaluate_run
+    from tigergen import workshop
 
-    show(evaluate_run(open_workspace(workspace), run, progress=reporter()), as_json)
+    show(workshop.evaluate(open_workspace(workspace), run, progress=reporter()), as_json)
 
 
 @gen_app.command("report")
@@ -191,7 +192,7 @@ def report(
     """
     from tigergen.evaluation.report import write_report
 
-    show(write_report(open_workspace(workspace), run, target, out), as_json)
+    show(write_report(open_workspace(workspace), out, run, target), as_json)
 
 
 @gen_app.command("demo")

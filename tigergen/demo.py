@@ -67,7 +67,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
     augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *here)
     arms = ("--target", TARGET, "--seeds", budget.seeds, "--iterations", budget.iterations, *here)
     plan = [
-        Stage("corpus", "Simulate patients: frames, reports, pathology", data("simulate", corpus, *cohorts)),
+        Stage("corpus", "Simulate patients: frames, reports, pathology", data("simulate", corpus, *cohorts, "--workers", 2)),
         Stage("workspace", "Make a workspace with the thyroid knowledge base", data("init", ws), ("corpus",)),
         Stage(
             "reports",
@@ -81,7 +81,9 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             data("ingest", "pathology", corpus / "pathology.csv", *here),
             ("reports",),
         ),
-        Stage("images", "Read frames and the masks that exist", data("ingest", "images", corpus, *here), ("pathology",)),
+        Stage(
+            "images", "Read frames and the masks that exist", data("ingest", "images", corpus, *here), ("pathology",)
+        ),
         Stage("split", "Split by patient", data("split", "--from-cohort", *here), ("images",)),
         Stage(
             "judge",
@@ -124,8 +126,12 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             gen("plan", "--target", TARGET, "--n", budget.generated, "--out", ws / "plan.json", *here),
             ("prompts",),
         ),
-        Stage("augment-0", "Generate, check, keep or replace (one half)", (*augment, "--shard", "0/2"), ("fine", "plan")),
-        Stage("augment-1", "Generate, check, keep or replace (other half)", (*augment, "--shard", "1/2"), ("fine", "plan")),
+        Stage(
+            "augment-0", "Generate, check, keep or replace (one half)", (*augment, "--shard", "0/2"), ("fine", "plan")
+        ),
+        Stage(
+            "augment-1", "Generate, check, keep or replace (other half)", (*augment, "--shard", "1/2"), ("fine", "plan")
+        ),
         Stage("augment", "Close the augmented folder: manifest and card", augment, ("augment-0", "augment-1", "judge")),
         Stage(
             "arm-generated",
@@ -168,5 +174,5 @@ def demo(out: Path, budget: str = "demo") -> dict[str, Any]:
         "report": str(folder / "report.html"),
         "dataset": str(folder / "dataset"),
         "augmented": str(folder / "augmented"),
-        "figures": report["verdict"],
+        "verdict": report["verdict"],
     }

@@ -154,3 +154,16 @@ def augment(
     judge = model_folder(ws, JUDGE)
     known = Judge.load(judge) if (judge / "judge.json").is_file() else None
     return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, judge=known)
+
+
+def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
+    """Measure an augmented folder with the workspace's judge and, where it has trained one, its segmenter."""
+    from tigerdata.regions.segment import WEIGHTS
+    from tigergen.evaluation.evaluate import evaluate as measure
+
+    weights, segmenter = ws.path / "models" / "segmenter" / WEIGHTS, None
+    if weights.is_file():
+        from tigerdata.regions.yolo import YoloSegmenter
+
+        segmenter = YoloSegmenter(weights)
+    return measure(ws, run, segmenter=segmenter, progress=progress)
