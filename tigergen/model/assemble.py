@@ -147,15 +147,17 @@ def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> 
         raise UserError(
             f"base model {root} has no folder {missing[0]!r}; give a Stable Diffusion folder in diffusers layout"
         )
-    unet = UNet2DConditionModel.from_pretrained(root / "unet", use_safetensors=True, local_files_only=True)
+    unet = UNet2DConditionModel.from_pretrained(str(root / "unet"), use_safetensors=True, local_files_only=True)
     if unet.config["addition_embed_type"] is not None or unet.config["class_embed_type"] is not None:
         raise UserError(f"base model {root} needs more than a prompt (SDXL?); give Stable Diffusion 1.5 or 2.1")
-    vae = AutoencoderKL.from_pretrained(root / "vae", use_safetensors=True, local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(str(root / "vae"), use_safetensors=True, local_files_only=True)
     return TigerPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", use_safetensors=True, local_files_only=True),
-        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
+        text_encoder=CLIPTextModel.from_pretrained(
+            str(root / "text_encoder"), use_safetensors=True, local_files_only=True
+        ),
+        tokenizer=CLIPTokenizer.from_pretrained(str(root / "tokenizer"), local_files_only=True),
         unet=unet,
-        scheduler=DDIMScheduler.from_pretrained(root / "scheduler", local_files_only=True),
+        scheduler=DDIMScheduler.from_pretrained(str(root / "scheduler"), local_files_only=True),
         image_size=image_size or unet.config["sample_size"] * block_size(vae),
     )

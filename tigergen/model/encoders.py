@@ -59,7 +59,7 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
     @register_to_config
     def __init__(self, unet: Mapping[str, Any], conditioning_channels: int = 1, factor: int = 4) -> None:
         super().__init__()
-        whole = UNet2DConditionModel.from_config({key: value for key, value in unet.items() if key[0] != "_"})
+        whole = UNet2DConditionModel.from_config(dict(unet))
         self.conv_in = whole.conv_in
         self.time_proj = whole.time_proj
         self.time_embedding = whole.time_embedding
@@ -73,7 +73,9 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
     @classmethod
     def from_unet(cls, unet: UNet2DConditionModel, factor: int, conditioning_channels: int = 1) -> "ControlEncoder":
         """New encoder with the weights of `unet`'s first half; its condition embedding is random."""
-        encoder = cls(unet=dict(unet.config), conditioning_channels=conditioning_channels, factor=factor)
+        # Private keys hold the folder the U-Net was read from.
+        config = {key: value for key, value in unet.config.items() if key[0] != "_"}
+        encoder = cls(unet=config, conditioning_channels=conditioning_channels, factor=factor)
         for name in COPIED:
             getattr(encoder, name).load_state_dict(getattr(unet, name).state_dict())
         return encoder.to(unet.device)

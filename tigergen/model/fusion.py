@@ -23,6 +23,9 @@ class FusionLevel(nn.Module):
         self.conv2 = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, channels, 1)
         )
+        # Features start at zero, so a hidden unit whose bias is negative would be silent, perhaps for good.
+        for first in (self.conv1[0], self.conv2[1]):
+            nn.init.constant_(first.bias, 0.1)  # type: ignore[arg-type]
 
     def attention(self, fg: Tensor, bg: Tensor) -> Tensor:
         """M = sigmoid(Conv1(X) + Conv2(X)) with X = F_FG + F_BG (equation 12), [B, C, h, w]."""

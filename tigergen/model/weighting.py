@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -98,8 +97,3 @@ def use_weighted_attention(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.set_processor(WeightedAttention())  # type: ignore[arg-type]
-
-
-def weight_rows(rows: Sequence[Sequence[float]]) -> Tensor:
-    """Weights of a batch as one float32 tensor [B, T]."""
-    return torch.tensor(rows, dtype=torch.float32)
