@@ -26,6 +26,7 @@ class Cues(BaseModel):
     patterns: dict[str, dict[str, tuple[str, ...]]]
     noise: tuple[str, ...]
     tirads: Tirads
+    pathology: dict[str, tuple[str, ...]]
     diagnosis: dict[str, tuple[str, ...]]
 
     @cached_property
@@ -46,6 +47,11 @@ class Cues(BaseModel):
     def diagnoses(self) -> dict[str, re.Pattern[str]]:
         """Compiled patterns of the diagnoses by name."""
         return {name: alternation(patterns) for name, patterns in self.diagnosis.items()}
+
+    @cached_property
+    def entities(self) -> dict[str, re.Pattern[str]]:
+        """Compiled patterns of the pathological entities by subtype, the one that wins an overlap first."""
+        return {name: alternation(patterns) for name, patterns in self.pathology.items()}
 
     def __getitem__(self, name: str) -> re.Pattern[str]:
         return self._compiled[name]
@@ -78,6 +84,7 @@ def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
     tables: list[tuple[Key, dict[str, tuple[str, ...]]]] = [
         (("cues",), cues.cues),
         (("diagnosis",), cues.diagnosis),
+        (("pathology",), cues.pathology),
         (("tirads", "systems"), cues.tirads.systems),
         *((("patterns", attribute), values) for attribute, values in cues.patterns.items()),
     ]

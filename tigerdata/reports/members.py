@@ -23,20 +23,35 @@ class NoduleReader(Reader):
 
     # ---- is it a new one? ------------------------------------------------------------------------------------------
     def _is_new(
-        self, clause: Clause, anchors: Sequence[Span], where: Sequence[Place], terms: Sequence[Term], sizes: Sequence[Size]
+        self,
+        clause: Clause,
+        anchors: Sequence[Span],
+        where: Sequence[Place],
+        terms: Sequence[Term],
+        sizes: Sequence[Size],
     ) -> bool:
         described = any(t.attribute in DESCRIPTIVE for t in terms)
         text = self.text[clause.start : clause.end]
-        if self.ordinal is not None and (anchors or sizes or described or any(p.pole for p in where) or (where and not self._has("gland_size", clause))):
+        if self.ordinal is not None and (
+            anchors
+            or sizes
+            or described
+            or any(p.pole for p in where)
+            or (where and not self._has("gland_size", clause))
+        ):
             return True
         if clause.field == "size" and sizes:
             return not self.out.nodules or bool(self.out.nodules[-1].sizes)
         if not anchors:
             weak = self._has("weak_anchor", clause)
             verb = self._has("introduce", clause)
-            return bool(weak and verb and verb.start() < weak.start() and not self._has("inner", clause) and not self._has("not_entry", clause)) and (
-                bool(where or self.place.side or self._has("many", clause))
-            )
+            return bool(
+                weak
+                and verb
+                and verb.start() < weak.start()
+                and not self._has("inner", clause)
+                and not self._has("not_entry", clause)
+            ) and (bool(where or self.place.side or self._has("many", clause)))
         if not self.out.nodules:
             return True
         anchor = anchors[0]
@@ -79,7 +94,9 @@ class NoduleReader(Reader):
 
     # ---- making ----------------------------------------------------------------------------------------------------
     def _create(self, clause: Clause, anchors: Sequence[Span], where: list[Place], terms: Sequence[Term]) -> None:
-        many = self._has("many", clause) or any(self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors)
+        many = self._has("many", clause) or any(
+            self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors
+        )
         where = [p for p in where if p.side or p.pole] or where
         if len(where) > 1 and not self._has("each", clause) and not (anchors and self._pair_follows(clause)):
             sides = {p.side.value for p in where if p.side}
@@ -145,7 +162,9 @@ class NoduleReader(Reader):
             group = self.group = Group([last], [f for f in last.facts], last.place)
             last.multiple = True
         larger = [n for n in group.members if n.role == "larger" and n.place.fits(place)]
-        if group.refined and (larger if place.side is None or self._latin(clause) else [n for n in larger if n.place.side is place.side]):
+        if group.refined and (
+            larger if place.side is None or self._latin(clause) else [n for n in larger if n.place.side is place.side]
+        ):
             self.targets = larger[-1:]
             return True
         if not group.refined:
@@ -159,11 +178,15 @@ class NoduleReader(Reader):
             if self._has("likewise", clause) and place.pole:
                 group.place.pole = place.pole
             unplaced = True
-        elif place.side and any(n.place.side and n.place.side.value == place.side.value and not n.sizes for n in group.members):
+        elif place.side and any(
+            n.place.side and n.place.side.value == place.side.value and not n.sizes for n in group.members
+        ):
             nodule = next(n for n in group.members if n.place.side and n.place.side.value == place.side.value)
             unplaced = True
-        elif len(group.members) == 1 and not group.members[0].sizes and (
-            group.members[0].place.side is None or group.members[0].place.side.value == "bilateral"
+        elif (
+            len(group.members) == 1
+            and not group.members[0].sizes
+            and (group.members[0].place.side is None or group.members[0].place.side.value == "bilateral")
         ):
             nodule, unplaced = group.members[0], True
             nodule.place.side = place.side or nodule.place.side
@@ -185,7 +208,12 @@ class NoduleReader(Reader):
         if known:
             self.targets = known
             return True
-        if not where and not self.place.pole and not any(t.attribute in DESCRIPTIVE for t in terms) and not self._latin_text():
+        if (
+            not where
+            and not self.place.pole
+            and not any(t.attribute in DESCRIPTIVE for t in terms)
+            and not self._latin_text()
+        ):
             self.targets = []
             return False
         nodule = group.add(where[0].side if where else None)
@@ -274,7 +302,11 @@ class NoduleReader(Reader):
                 if value != "anechoic":
                     continue
                 attribute, value, rule = "echotexture", "cystic_change", "inner"
-            if value == "irregular" and self.text[term.start : term.end] in ("irregular", "irreg") and self._margin_near(clause):
+            if (
+                value == "irregular"
+                and self.text[term.start : term.end] in ("irregular", "irreg")
+                and self._margin_near(clause)
+            ):
                 attribute, value, rule = "margin", "irregular_margin", "margin word"
             if value == "regular" and self.text[term.start : term.end] == "regular" and self._margin_near(clause):
                 attribute, value, rule = "margin", "smooth", "margin word"

@@ -125,7 +125,9 @@ class Reader:
             self._nodule(clause, rest, anchors, terms, sizes, scopes)
         for category in categories:
             # "Highly suspicious, TR5." may follow the lymph nodes: with one nodule it can only be meant.
-            for nodule in self.targets if topic == "nodule" else self.out.nodules[:1] if len(self.out.nodules) == 1 else []:
+            for nodule in (
+                self.targets if topic == "nodule" else self.out.nodules[:1] if len(self.out.nodules) == 1 else []
+            ):
                 nodule.category = nodule.category or category
 
     def _anchors(self, clause: Clause, terms: Sequence[Term]) -> list[Span]:
@@ -133,9 +135,7 @@ class Reader:
         found = [m.span() for m in self.cues["anchor"].finditer(self.text, clause.start, clause.end)]
         return [s for s in found if not any(a <= s[0] and s[1] <= b for a, b in hidden)]
 
-    def _find_topic(
-        self, clause: Clause, anchors: Sequence[Span], terms: Sequence[Term], sizes: Sequence[Size]
-    ) -> str:
+    def _find_topic(self, clause: Clause, anchors: Sequence[Span], terms: Sequence[Term], sizes: Sequence[Size]) -> str:
         place = self._has("thyroid_place", clause)
         if self.topic == "other" and (not place or self._has("elsewhere", clause) or not clause.first):
             return "other"
@@ -154,7 +154,11 @@ class Reader:
         if self._has("vascular", clause) and not sizes and not (anchors and self._latin(clause)):
             return "skip"
         subject = anchors or place or sizes or self._has("largest", clause) or self._has("weak_anchor", clause)
-        if self.topic == "gland" and not subject and not (clause.first and self.out.nodules and self._about_nodule(terms)):
+        if (
+            self.topic == "gland"
+            and not subject
+            and not (clause.first and self.out.nodules and self._about_nodule(terms))
+        ):
             return "gland"
         if self._has("hypothetical", clause) and not (anchors and sizes):
             return "skip"
@@ -175,7 +179,9 @@ class Reader:
                 certainty = scopes.of(term.start, term.end)
                 if certainty.certainty != "negated":
                     self.out.gland.append(
-                        Fact("echotexture", term.value, term.start, term.end, certainty.certainty, certainty.cue, "gland")
+                        Fact(
+                            "echotexture", term.value, term.start, term.end, certainty.certainty, certainty.cue, "gland"
+                        )
                     )
             if term.attribute == LOCATION and term.value in ("left", "right"):
                 self.side = term

@@ -154,7 +154,12 @@ def write_nodule(nodule: Nodule, index: int, base: kb.KnowledgeBase, evidence: E
     for attribute, facts in held.items():
         multiple = base.attributes[attribute].multiple
         for position, fact in enumerate(facts):
-            evidence.add(f"{path}.{attribute}[{position}]" if multiple else f"{path}.{attribute}", fact.value, (fact.start, fact.end), fact)
+            evidence.add(
+                f"{path}.{attribute}[{position}]" if multiple else f"{path}.{attribute}",
+                fact.value,
+                (fact.start, fact.end),
+                fact,
+            )
         out[attribute] = [f.value for f in facts] if multiple else facts[0].value
         if any(f.certainty == "uncertain" for f in facts):
             uncertain.append(attribute)
@@ -167,5 +172,7 @@ def write_nodule(nodule: Nodule, index: int, base: kb.KnowledgeBase, evidence: E
     if nodule.category:
         category = nodule.category
         out["tirads"] = {"system": category.system, "category": category.category}
-        evidence.add(f"{path}.tirads", f"{category.system} {category.category}", (category.start, category.end), rule="tirads")
+        evidence.add(
+            f"{path}.tirads", f"{category.system} {category.category}", (category.start, category.end), rule="tirads"
+        )
     return out

@@ -1,4 +1,6 @@
-"""Parse reports from a file or standard input without a workspace: one result a line (contract 2 of the design)."""
+"""Parsing without a workspace: a file or standard input in, one result after the other out."""
+
+from __future__ import annotations
 
 import json
 import sys
@@ -8,43 +10,34 @@ from typing import Any
 
 from kb.errors import UserError
 from tigerdata.reports.parser import parse_many
+from tigerdata.reports.readers import decode
 
-STDIN = "-"
 
+def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) -> Iterator[dict[str, Any]]:
+    """Parse plain text (one report) or JSONL (`{"id", "text"}` a line) from a path or from "-", standard input.
 
-def parse_stream(source: str, domain: str = "thyroid", pathology: bool = False) -> Iterator[dict[str, Any]]:
-    """Parse `source`: plain text (one report), JSONL with `id` and `text` a line, or "-" for the same on stdin.
-
-    JSONL is what starts with "{". Raises UserError for a file that cannot be read or a line that is not such an
-    object; the sentence names file and line, never the text.
+    Raises UserError for a missing file or a line that is not such an object.
     """
-    text, name = _read(source)
-    return parse_many(list(_rows(text, name)), domain, pathology)
+    if file == "-":
+        name, data = "standard input", sys.stdin.buffer.read()
+    else:
+        path = Path(file)
+        if not path.is_file():
+            raise UserError(f"there is no file {path}; give a text or JSONL file, or - for standard input.")
+        name, data = path.name, path.read_bytes()
+    text = decode(data, name)
+    rows = _lines(text, name) if text.lstrip().startswith("{") else [{"id": Path(name).stem, "text": text}]
+    yield from parse_many(rows, domain, pathology)
 
 
-def _read(source: str) -> tuple[str, str]:
-    if source == STDIN:
-        return sys.stdin.buffer.read().decode("utf-8", errors="replace"), "stdin"
-    path = Path(source)
-    try:
-        return path.read_text(encoding="utf-8-sig"), path.name
-    except FileNotFoundError:
-        raise UserError(f"There is no file '{source}'; name a text or JSONL file, or - for standard input.") from None
-    except (IsADirectoryError, UnicodeDecodeError):
-        raise UserError(
-            f"'{source}' is no UTF-8 text file; `tigerdata ingest reports` reads other encodings."
-        ) from None
-
-
-def _rows(text: str, name: str) -> Iterator[dict[str, str]]:
-    if not text.lstrip().startswith("{"):
-        yield {"id": Path(name).stem, "text": text}
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
+def _lines(text: str, name: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            yield {"id": str(row["id"]), "text": str(row["text"])}
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(f'{name}:{number} is no JSON object with "id" and "text"; correct the line.') from None
+        except json.JSONDecodeError:
+            raise UserError(f"{name}:{number} is not JSON; each line must be an object with id and text.") from None
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise UserError(f"{name}:{number} has no text; each line must be an object with id and text.")
+        yield {"id": row.get("id", f"{name}:{number}"), "text": row["text"]}

@@ -80,8 +80,10 @@ def _excludes(longer: Term, term: Term) -> bool:
     if longer.end <= term.start or term.end <= longer.start:
         return False
     inside = longer.start <= term.start and term.end <= longer.end
-    return inside and (longer.attribute == term.attribute or longer.end - longer.start > term.end - term.start) or (
-        longer.attribute == term.attribute
+    return (
+        inside
+        and (longer.attribute == term.attribute or longer.end - longer.start > term.end - term.start)
+        or (longer.attribute == term.attribute)
     )
 
 

@@ -16,10 +16,24 @@ TRADITIONAL = dict(
 # Kept as they are: circled numbers are list markers (NFKC makes "①" a plain 1), and a full-width comma must not become
 # a decimal comma ("，15×11" is not 0.15).
 KEPT = set("①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳，；：！？。（）、")
-PLAIN = {"：": ":", "（": "(", "）": ")", "？": "?", "“": '"', "”": '"', "×": "x", "✕": "x", "╳": "x", "∗": "*", "∶": ":"}
+PLAIN = {
+    "：": ":",
+    "（": "(",
+    "）": ")",
+    "？": "?",
+    "“": '"',
+    "”": '"',
+    "×": "x",
+    "✕": "x",
+    "╳": "x",
+    "∗": "*",
+    "∶": ":",
+}
 DASHES = dict.fromkeys("–—−‐‑‒", "-")
 CJK = "㐀-䶿一-鿿"
-SPACES = re.compile(rf"(?<=[{CJK}，。；：、()\d])[^\S\n]+(?=[{CJK}，。；：、()])|(?<=[{CJK}，。；：、])[^\S\n]+(?=[\d①-⑳])")
+SPACES = re.compile(
+    rf"(?<=[{CJK}，。；：、()\d])[^\S\n]+(?=[{CJK}，。；：、()])|(?<=[{CJK}，。；：、])[^\S\n]+(?=[\d①-⑳])"
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""From parsed reports to rows of the tables `patients`, `reports`, `nodules` and `findings`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import kb
+from tigerdata.reports.parser import parse
+
+PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([\w.]+)")
+SEX = {"男": "male", "m": "male", "male": "male", "女": "female", "f": "female", "female": "female"}
+
+
+def report_rows(
+    base: kb.KnowledgeBase, domain: str, reports: Iterable[Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows by table for reports given as mappings with at least report_id, text, sha256 and ingested_from."""
+    tables: dict[str, list[dict[str, Any]]] = {"patients": [], "reports": [], "nodules": [], "findings": []}
+    owners = {
+        value: name
+        for name, model in base.attributes.items()
+        for value in model.values
+        if value not in ("absent", "present")
+    }
+    for report in reports:
+        parsed = parse(report["text"], domain)
+        patient, exam = report.get("patient_id"), report.get("exam_id")
+        if patient:
+            tables["patients"].append(
+                {
+                    "patient_id": patient,
+                    "sex": SEX.get(report.get("sex", "").strip().lower()),
+                    "age": _age(report.get("age", "")),
+                    "source": report["ingested_from"],
+                }
+            )
+        tables["reports"].append(
+            {
+                "report_id": report["report_id"],
+                "patient_id": patient,
+                "exam_id": exam,
+                "exam_date": report.get("exam_date"),
+                "language": parsed["language"],
+                "text": report["text"],
+                "sha256": report["sha256"],
+                "ingested_from": report["ingested_from"],
+            }
+        )
+        for index, nodule in enumerate(parsed["nodules"]):
+            tables["nodules"].append(
+                {
+                    "nodule_id": f"{report['report_id']}#{index + 1}",
+                    "report_id": report["report_id"],
+                    "patient_id": patient,
+                    "exam_id": exam,
+                    "ordinal": index + 1,
+                    "multiple": bool(nodule.get("multiple")),
+                    "source": "report",
+                }
+            )
+        rows = [_finding(row, owners, base) for row in parsed["evidence"]]
+        rows += _size_classes(parsed, base)
+        for number, finding in enumerate(rows):
+            index = finding.pop("index")
+            tables["findings"].append(
+                {
+                    "finding_id": f"{report['report_id']}:{number}",
+                    "nodule_id": None if index is None else f"{report['report_id']}#{index + 1}",
+                    "report_id": report["report_id"],
+                    **finding,
+                }
+            )
+    return tables
+
+
+def _finding(row: Mapping[str, Any], owners: Mapping[str, str], base: kb.KnowledgeBase) -> dict[str, Any]:
+    """One evidence row as a finding; locations are one attribute, a denied value belongs to its own attribute."""
+    match = PATH.match(row["path"])
+    assert match is not None
+    attribute = match[2]
+    if attribute.startswith("location."):
+        attribute = "nodule_location"
+    elif attribute == "negated":
+        attribute = owners.get(row["value"], "halo" if row["value"] == "present" else "negated")
+    value = row["value"]
+    number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return {
+        "index": int(match[1]) if match[1] else None,
+        "attribute": attribute,
+        "value": None
+        if number is not None or isinstance(value, list)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else value,
+        "number": number,
+        "certainty": row["certainty"],
+        "surface": row["surface"],
+        "start_char": row["start"],
+        "end_char": row["end"],
+        "cue": row["cue"],
+        "rule": row["rule"],
+    }
+
+
+def _size_classes(parsed: Mapping[str, Any], base: kb.KnowledgeBase) -> list[dict[str, Any]]:
+    """The size class of each measured nodule (`diameter`), derived from its largest diameter by the KB's bounds."""
+    rows = []
+    for index, nodule in enumerate(parsed["nodules"]):
+        if not nodule["diameter_mm"]:
+            continue
+        largest = max(nodule["diameter_mm"])
+        source = next(e for e in parsed["evidence"] if e["path"].startswith(f"nodules[{index}].diameter_mm"))
+        row = _finding({**source, "value": base.size_class(largest), "rule": "size class"}, {}, base)
+        rows.append({**row, "attribute": "diameter", "number": float(largest)})
+    return rows
+
+
+def _age(text: str) -> float | None:
+    match = re.match(r"\s*(\d{1,3}(?:\.\d+)?)\s*(岁|years?|y|Y|$)", text)
+    return float(match[1]) if match else None
