@@ -103,7 +103,8 @@ def _sentences(text: str, begin: int, finish: int, inside: bytearray) -> list[tu
         cuts.append((match.start(), match.start() if worded and not headed else match.end(), numbers))
     cuts.sort()
     result = []
-    last, ordinals = begin, ()
+    last = begin
+    ordinals: tuple[int, ...] = ()
     for start, end, numbers in cuts:
         if start < last:
             continue

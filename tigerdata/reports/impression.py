@@ -8,14 +8,16 @@ from kb.cues import Cues
 from tigerdata.reports.assertion import Scopes
 from tigerdata.reports.clauses import Clause
 from tigerdata.reports.facts import LOCATION, Fact, Nodule, places
-from tigerdata.reports.reader import Content
+from tigerdata.reports.state import Content
 
 
 def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> None:
     """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out."""
     if not nodules:
         return
-    sentence, focus, ordinals = -1, list[Nodule](), ()
+    sentence = -1
+    focus: list[Nodule] = []
+    ordinals: tuple[int, ...] = ()
     numbered = any(n.ordinal for n in nodules)
     for clause in clauses:
         terms, sizes, categories = content.within(clause)

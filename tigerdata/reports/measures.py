@@ -29,6 +29,11 @@ class Size:
     start: int
     end: int
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """Normalised (start, end)."""
+        return self.start, self.end
+
 
 def _mm(number: str, unit: str) -> float:
     value = float(number.replace(",", "."))

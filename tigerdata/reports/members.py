@@ -10,16 +10,18 @@ from tigerdata.reports.assertion import Scopes, Span
 from tigerdata.reports.clauses import Clause
 from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place, one_side
 from tigerdata.reports.measures import Size
-from tigerdata.reports.reader import ABOUT_PARTS, DEFINITE, INNER_SIZE, Reader
+from tigerdata.reports.state import DEFINITE, State
 from tigerdata.reports.terms import Term
 
+ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
+INNER_SIZE = {"calcification", "echotexture"}
 DESCRIPTIVE = ("composition", "echogenicity")
 FIELD_NONE = re.compile(r"^\s*:\s*(?:none|no|absent|negative)\s*$")
 JOINED = re.compile(r"[及和与或、]|(?<![a-z])(?:and|or)(?![a-z])")
 
 
-class NoduleReader(Reader):
-    """The reader with the rules by which clauses make and fill nodules."""
+class Members(State):
+    """The rules by which clauses make and fill nodules."""
 
     # ---- is it a new one? ------------------------------------------------------------------------------------------
     def _is_new(
@@ -82,7 +84,7 @@ class NoduleReader(Reader):
         if group is None or group.refined or len(where) < 2 or group.members[0].sizes:
             return False
         first = group.members[0]
-        made = []
+        made: list[Nodule] = []
         for place in where:
             nodule = first if not made else Nodule(facts=list(first.facts), sentence=self.sentence)
             nodule.place = Place(place.side or one_side(first.place.side), place.pole, place.depth)
@@ -253,9 +255,8 @@ class NoduleReader(Reader):
             return
         for nodule in self.targets:
             largest = max(sizes, key=lambda s: max(s.values, default=0))
-            if not nodule.sizes:
-                nodule.sizes.append(largest)
-            elif len(largest.values) == 1 and len(nodule.sizes[0].values) == 1 and self.planes:
+            another_plane = nodule.sizes and len(largest.values) == len(nodule.sizes[0].values) == 1 and self.planes
+            if not nodule.sizes or another_plane:
                 nodule.sizes.append(largest)
             nodule.tentative = False
 

@@ -12,9 +12,9 @@ from tigerdata.reports.clauses import Clause, split
 from tigerdata.reports.facts import Fact
 from tigerdata.reports.impression import merge
 from tigerdata.reports.measures import find_sizes
-from tigerdata.reports.members import NoduleReader
-from tigerdata.reports.reader import Content, Findings
+from tigerdata.reports.reader import Reader
 from tigerdata.reports.resolve import Evidence, write_nodule
+from tigerdata.reports.state import Content, Findings
 from tigerdata.reports.terms import finder
 from tigerdata.reports.text import language_of, normalise
 from tigerdata.reports.tirads import find_categories
@@ -33,10 +33,10 @@ def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
     terms = finder(domain).find(source.text)
     sizes = find_sizes(source.text)
     categories = find_categories(source.text, domain)
-    protected = [(x.start, x.end) for x in (*terms, *sizes, *categories)]
+    protected = [t.span for t in terms] + [s.span for s in sizes] + [c.span for c in categories]
     clauses = split(source.text, protected, domain)
     content = Content(source.text, terms, sizes, categories)
-    findings = NoduleReader(cues, content).read([c for c in clauses if c.section == "findings"])
+    findings = Reader(cues, content).read([c for c in clauses if c.section == "findings"])
     merge(cues, content, [c for c in clauses if c.section == "impression"], findings.nodules)
 
     evidence = Evidence(source)

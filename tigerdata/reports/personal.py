@@ -20,7 +20,8 @@ PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "[NAME]",
         re.compile(
-            r"(?:(?<=(?i:patient name))|(?<=\bName)|(?<=\bNAME))\s*[:：]\s*[A-Z][A-Za-z'-]+(?:,?[ ][A-Z][A-Za-z'.-]*){0,2}"
+            r"(?:(?<=(?i:patient name))|(?<=\bName)|(?<=\bNAME))\s*[:：]\s*"
+            r"[A-Z][A-Za-z'-]+(?:,?[ ][A-Z][A-Za-z'.-]*){0,2}"
         ),
     ),
     ("[NAME]", re.compile(r"\b(?:Mr|Mrs|Ms)\.?\s+[A-Z][a-z'-]+(?:\s[A-Z][a-z'-]+)?")),

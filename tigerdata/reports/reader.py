@@ -4,77 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from kb.cues import Cues
 from tigerdata.reports.assertion import Scopes, Span, list_denial
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place, places
+from tigerdata.reports.facts import LOCATION, Fact, Place, places
 from tigerdata.reports.measures import Size
+from tigerdata.reports.members import Members
+from tigerdata.reports.state import DEFINITE, Findings
 from tigerdata.reports.terms import Term
-from tigerdata.reports.text import CJK
-from tigerdata.reports.tirads import Category
 
 LOCATION_WORDS = re.compile(
-    rf"[\s\d.,:'\"/-]|(?<![a-z])(?:in|the|of|at|lobe|aspect|portion|to|within|pole|is|lies|located|side|thyroid|and)(?![a-z])"
+    r"[\s\d.,:'\"/-]|(?<![a-z])(?:in|the|of|at|lobe|aspect|portion|to|within|pole|is|lies|located|side|thyroid|and)(?![a-z])"
     r"|位于|处|内|的|于|在|之|约|甲状腺|近|偏|部"
 )
 LIES = re.compile(r"位于|居于|located|lies|situated|(?<![a-z])(?:in|at|within|occupying|replacing) the")
-DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")
-ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
-INNER_SIZE = {"calcification", "echotexture"}
 
 
-@dataclass
-class Content:
-    """Everything found in the text before it is read: terms, measurements and categories by position."""
-
-    text: str
-    terms: Sequence[Term]
-    sizes: Sequence[Size]
-    categories: Sequence[Category]
-
-    def within(self, clause: Clause) -> tuple[list[Term], list[Size], list[Category]]:
-        """The part of the content that lies in a clause."""
-        a, b = clause.start, clause.end
-        return (
-            [t for t in self.terms if a <= t.start < b],
-            [s for s in self.sizes if a <= s.start < b],
-            [c for c in self.categories if a <= c.start < b],
-        )
-
-
-@dataclass
-class Findings:
-    """What the findings say: nodules, gland and lymph nodes."""
-
-    nodules: list[Nodule] = field(default_factory=list)
-    gland: list[Fact] = field(default_factory=list)
-    gland_sizes: list[tuple[Term, Size]] = field(default_factory=list)
-    lymph: list[Fact] = field(default_factory=list)
-
-
-class Reader:
-    """State while the clauses of the findings are read in order."""
-
-    def __init__(self, cues: Cues, content: Content) -> None:
-        self.cues, self.content, self.text = cues, content, content.text
-        self.out = Findings()
-        self.topic = ""
-        self.sentence = -1
-        self.targets: list[Nodule] = []
-        self.weak = False
-        self.group: Group | None = None
-        self.batch: list[Nodule] = []
-        self.place = Place()  # named earlier in the sentence, for the nodule that follows
-        self.side: Term | None = None  # last lobe that the text spoke of
-        self.headed: Term | None = None  # lobe of a heading such as "Right lobe:"
-        self.early: list[Fact] = []  # attributes written before their noun: "hypoechoic, solid nodule"
-        self.early_sizes: list[Size] = []
-        self.planes: list[Fact] = []
-        self.ordinal: int | None = None
-        self.measured: set[str] = set()  # lobes measured since the last nodule
-        self.listed: tuple[list[Fact], Term | None] | None = None  # what was said before a numbered list
+class Reader(Members):
+    """The reader: `read` takes the clauses of the findings in order."""
 
     def read(self, clauses: Sequence[Clause]) -> Findings:
         """Read all clauses; nodules that stayed tentative are dropped."""
@@ -87,12 +34,6 @@ class Reader:
         return self.out
 
     # ---- one clause ------------------------------------------------------------------------------------------------
-    def _has(self, name: str, clause: Clause) -> re.Match[str] | None:
-        return self.cues[name].search(self.text, clause.start, clause.end)
-
-    def _anaphor(self, clause: Clause) -> bool:
-        return bool(self.cues["anaphor"].search(self.text[clause.start : clause.end].lstrip()))
-
     def _begin(self, clause: Clause, rest: Sequence[Clause]) -> None:
         self.sentence = clause.sentence
         self.place, self.early, self.early_sizes, self.planes = Place(), [], [], []
@@ -164,9 +105,6 @@ class Reader:
             return "skip"
         self.topic = "nodule"
         return "nodule"
-
-    def _latin(self, clause: Clause) -> bool:
-        return not re.search(f"[{CJK}]", self.text[clause.start : clause.end])
 
     @staticmethod
     def _about_nodule(terms: Sequence[Term]) -> bool:
@@ -324,9 +262,9 @@ class Reader:
             if ahead and (terms or sizes) and (self._latin(clause) or self.place.side):
                 self._keep_for_noun(terms, sizes, scopes)
                 return False
-        if where and len(self.targets) == 1 and (only_place or LIES.search(self.text, clause.start, clause.end)):
-            if begun or anaphor:
-                self.targets[0].place.fill(where[0])
+        located = only_place or LIES.search(self.text, clause.start, clause.end)
+        if where and len(self.targets) == 1 and located and (begun or anaphor):
+            self.targets[0].place.fill(where[0])
         return bool(self.targets)
 
     def _keep_for_noun(self, terms: Sequence[Term], sizes: Sequence[Size], scopes: Scopes) -> None:

@@ -137,9 +137,8 @@ def coverage(ws: Workspace) -> dict[str, Any]:
     for number, original in enumerate(texts):
         text = normalise(original).text
         known = bytearray(len(text))
-        spans = [
-            (x.start, x.end) for x in (*finder(domain).find(text), *find_sizes(text), *find_categories(text, domain))
-        ]
+        spans = [t.span for t in finder(domain).find(text)] + [s.span for s in find_sizes(text)]
+        spans += [c.span for c in find_categories(text, domain)]
         spans += [m.span() for name in cues.cues for m in cues[name].finditer(text)]
         for start, end in spans:
             known[start:end] = b"\x01" * (end - start)

@@ -1,4 +1,4 @@
-"""Finding the vocabulary in a text: a spaCy PhraseMatcher over Chinese characters and Latin words, longest match wins."""
+"""Finding the vocabulary in a text: spaCy's PhraseMatcher on Chinese characters and Latin words; longest match wins."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from kb.cues import load_cues
 from kb.yamlfile import expand
 from tigerdata.reports.text import CJK
 
-# One Chinese character, one Latin word, one number or one sign is a token. spaCy's blank("zh") also cuts Latin words and
-# blank("en") does not cut Chinese, so neither reads a report that mixes both; this tokenizer reads all three kinds.
+# One Chinese character, one Latin word, one number or one sign is a token. spaCy's blank("zh") also cuts Latin words
+# and blank("en") does not cut Chinese, so neither reads a report that mixes both; this tokenizer does.
 TOKEN = re.compile(rf"[{CJK}]|[a-z]+|\d+|\S")
 NOISE = "_noise"
 
@@ -27,6 +27,11 @@ class Term:
     value: str
     start: int
     end: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Normalised (start, end)."""
+        return self.start, self.end
 
 
 class TermFinder:

@@ -11,7 +11,10 @@ CHINESE = {"一": "1", "二": "2", "三": "3", "四": "4", "五": "5", "六": "6
 LEVEL = r"(?:[1-6](?!\d|\.\d)|(?:iii|ii|iv|vi|i|v)(?![d-z])|[一二三四五六](?=类|级))"
 CATEGORY = rf"(?P<level>{LEVEL})\s?(?P<letter>[abc](?![a-z]))?\s*(?:类|级)?"
 # Words that stand between the name of the system and the category; "total points: 12" is not a category.
-FILLER = r"(?:[\s:,()]|2017|2020|分类|分级|评分|风险|级别|为|考虑|约|等级|category|risk|score|level|grade|class|tr(?=\s?[1-5]))*"
+FILLER = (
+    r"(?:[\s:,()]|2017|2020|分类|分级|评分|风险|级别|为|考虑|约|等级|category|risk|score|level|grade|class"
+    r"|tr(?=\s?[1-5]))*"
+)
 BARE = re.compile(r"(?<![\d.,\-~至a-z])(?P<level>[1-6])\s?(?P<letter>[abc])?\s?(?:类|级)(?!型)")
 RANGE_AFTER = re.compile(r"^\s*[-~至/或]\s*[1-6][abc]?")
 RANGE_BEFORE = re.compile(r"[1-6][abc]?\s*[-~至/或]\s*$")
@@ -25,6 +28,11 @@ class Category:
     category: str
     start: int
     end: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Normalised (start, end)."""
+        return self.start, self.end
 
 
 @lru_cache(maxsize=4)
