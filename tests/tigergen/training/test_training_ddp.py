@@ -54,11 +54,10 @@ def test_accumulation_gives_the_same_gradients(
 
 
 def test_two_processes_give_the_gradients_of_one(alone: list[torch.Tensor], coarse_folder: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
-               "--main_process_port", "0",
-               str(HERE / "ddp_gradients.py"), str(tmp_path), coarse_folder]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": os.getcwd(), "HF_HUB_OFFLINE": "1"}
+    # torchrun is what starts several CPU processes on one machine; `accelerate launch --cpu` would ask for MPI.
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launch, str(HERE / "ddp_gradients.py"), str(tmp_path), coarse_folder]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     gradients = [torch.load(tmp_path / f"gradients-{rank}.pt", weights_only=True) for rank in (0, 1)]
