@@ -23,7 +23,11 @@ FIELD = re.compile(
     r"(?<![a-z])(size|location|composition|echogenicity|shape|margins?|echogenic foci|calcifications?|hypervascular"
     r"|significant growth|others?|cervical lymphadenopathy)\s*:"
 )
-UNPUNCTUATED = re.compile(r"(?<=信号)(?=[左右双另])|(?<=正常)(?=双侧颈|甲状腺周围)")
+# Line ends that an export has lost: "…血流信号双侧颈部…", "… 1.7 cm Left lobe: …".
+UNPUNCTUATED = re.compile(
+    r"(?<=信号)(?=[左右双另])|(?<=正常)(?=双侧颈|甲状腺周围)"
+    r"|(?<=[a-z0-9)]\s)(?=(?:(?:right|left) (?:thyroid )?lobe|isthmus|size)\s?:|estimated total|highest scoring)"
+)
 
 
 @dataclass(frozen=True, slots=True)

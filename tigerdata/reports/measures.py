@@ -14,7 +14,7 @@ RANGE = re.compile(rf"(?<![\d.])({NUMBER})\s*({UNIT})?\s*(?:-|~|至|到|to)\s*({
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
 REJECT_BEFORE = re.compile(
-    r"(?:>=?|≥|距|间距|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
+    r"(?:>=?|≥|超过|距|间距|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
 )
 REJECT_AFTER = re.compile(
     r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz|:\d)"

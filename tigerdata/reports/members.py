@@ -43,7 +43,8 @@ class Members(State):
         ):
             return True
         if clause.field == "size" and sizes:
-            return not self.out.nodules or bool(self.out.nodules[-1].sizes)
+            last = self.out.nodules[-1] if self.out.nodules else None
+            return last is None or bool(last.sizes) or last.multiple
         if not anchors:
             weak = self._has("weak_anchor", clause)
             verb = self._has("introduce", clause)
@@ -54,9 +55,12 @@ class Members(State):
                 and not self._has("inner", clause)
                 and not self._has("not_entry", clause)
             ) and (bool(where or self.place.side or self._has("many", clause)))
+        anchor = anchors[0]
+        inner = self._has("inner", clause)
+        if inner and inner.end() <= anchor[0] and not where and not self.place.side:
+            return False
         if not self.out.nodules:
             return True
-        anchor = anchors[0]
         known = self._known(where)
         if DEFINITE.search(text) and not where and not (sizes and self.targets and self.targets[-1].sizes):
             return False

@@ -31,6 +31,9 @@ class Reader(Members):
                 self._begin(clause, rest)
             self._clause(clause, rest)
         self.out.nodules = [n for n in self.out.nodules if not n.tentative]
+        if len(self.out.nodules) > 1:
+            # "several nodules" only announces the ones that are described.
+            self.out.nodules = [n for n in self.out.nodules if n.place.side or n.place.pole or n.facts or n.sizes]
         return self.out
 
     # ---- one clause ------------------------------------------------------------------------------------------------
@@ -94,7 +97,8 @@ class Reader(Members):
             return "nodule" if sizes and not any(t.attribute == "echotexture" for t in terms) else "gland"
         if self._has("vascular", clause) and not sizes and not (anchors and self._latin(clause)):
             return "skip"
-        subject = anchors or place or sizes or self._has("largest", clause) or self._has("weak_anchor", clause)
+        weak = self._has("weak_anchor", clause) and not self._has("inner", clause)
+        subject = anchors or place or sizes or self._has("largest", clause) or weak
         if (
             self.topic == "gland"
             and not subject
@@ -250,7 +254,7 @@ class Reader(Members):
         begun = bool(self.targets and self.targets[-1].sentence == self.sentence)
         only_place = bool(where) and not sizes and not self._leftover(clause, terms)
         anaphor = self._anaphor(clause)
-        if not begun and not anaphor and not self._has("likewise", clause):
+        if not begun and not anaphor and not clause.field and not self._has("likewise", clause):
             ahead = self._noun_ahead(rest)
             if only_place or (where and where[0].side and (ahead or self.ordinal is not None)):
                 self.place = where[0]
@@ -262,8 +266,8 @@ class Reader(Members):
             if ahead and (terms or sizes) and (self._latin(clause) or self.place.side):
                 self._keep_for_noun(terms, sizes, scopes)
                 return False
-        located = only_place or LIES.search(self.text, clause.start, clause.end)
-        if where and len(self.targets) == 1 and located and (begun or anaphor):
+        located = only_place or clause.field == "location" or LIES.search(self.text, clause.start, clause.end)
+        if where and len(self.targets) == 1 and located and (begun or anaphor or clause.field):
             self.targets[0].place.fill(where[0])
         return bool(self.targets)
 
