@@ -7,12 +7,14 @@ import numpy as np
 
 from kb import KnowledgeBase
 from tigerdata.phantom.nodule import Attributes, draw_size
-from tigerdata.phantom.visible import VISIBLE_VALUES, undrawn
+from tigerdata.phantom.visible import UNDRAWN, VISIBLE_VALUES
+
+Rule = tuple[tuple[str, frozenset[str]], ...]
 
 SIDES = {"left": 0.47, "right": 0.47, "isthmus": 0.06}
 # Attributes are drawn in this order; each is drawn among the values that do not contradict those before it.
 ORDER = (
-    "composition", "echogenicity", "echotexture", "calcification", "aspect", "shape", "margin", "halo", "diameter",
+    "composition", "echogenicity", "echotexture", "calcification", "shape", "aspect", "margin", "halo", "diameter",
     "extension",
 )  # fmt: skip
 
@@ -59,13 +61,14 @@ def draw_attributes(
     Values that `base.impossible` or `visible.undrawn` exclude, given those drawn before, get probability zero; the
     others keep their ratios.
     """
+    rules = _rules(base)
     attributes: Attributes = {}
     for name in ORDER:
-        value = _choose(base, attributes, name, profile[name], rng)
+        value = _choose(rules, attributes, name, profile[name], rng)
         attributes[name] = [value]
         if name == "margin" and value in ("clear", "smooth") and rng.uniform() < 0.15:
             attributes[name] = ["clear", "smooth"]  # the same picture in two words, as reports often have it
-    side = _choose(base, attributes, "nodule_location", SIDES, rng)
+    side = _choose(rules, attributes, "nodule_location", SIDES, rng)
     pole = _pick(profile["nodule_location"], rng)
     attributes["nodule_location"] = [side] if side == "isthmus" else [side, pole]
     return attributes, side
@@ -130,16 +133,34 @@ def draw_patient(
 
 
 def _choose(
-    base: KnowledgeBase, drawn: Attributes, name: str, options: Mapping[str, float], rng: np.random.Generator
+    rules: dict[str, list[Rule]], drawn: Attributes, name: str, options: Mapping[str, float], rng: np.random.Generator
 ) -> str:
-    possible = {}
-    for value, weight in options.items():
-        trial = drawn | {name: [value]}
-        if weight > 0 and base.impossible(trial) is None and undrawn(trial) is None:
-            possible[value] = weight
+    possible = {
+        value: weight
+        for value, weight in options.items()
+        if weight > 0 and not any(_breaks(rule, drawn, name, value) for rule in rules.get(name, ()))
+    }
     if not possible:
         raise ValueError(f"no value of {name} goes with {drawn}: the constraints leave the profile no way out")
     return _pick(possible, rng)
+
+
+def _rules(base: KnowledgeBase) -> dict[str, list[Rule]]:
+    """Constraints of the knowledge base and of the drawing, listed under each attribute that they name.
+
+    `base.impossible` checks them all each time; here one attribute is added at a time to a consistent set.
+    """
+    pairs = [(rule.when, rule.never) for rule in base.constraints] + [(when, never) for when, never, _ in UNDRAWN]
+    index: dict[str, list[Rule]] = {}
+    for when, never in pairs:
+        rule = tuple((key, frozenset(values)) for side in (when, never) for key, values in side.items())
+        for key in dict.fromkeys(key for key, _ in rule):
+            index.setdefault(key, []).append(rule)
+    return index
+
+
+def _breaks(rule: Rule, drawn: Attributes, name: str, value: str) -> bool:
+    return all(value in bad if key == name else not bad.isdisjoint(drawn.get(key, ())) for key, bad in rule)
 
 
 def _pick(options: Mapping[str, float], rng: np.random.Generator) -> str:

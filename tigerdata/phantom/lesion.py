@@ -232,7 +232,8 @@ def _calcify(canvas: Canvas, box: Window, outline: Outline, attributes: Attribut
             loss += np.minimum(1.0, 2.0 * across) * (np.abs(box.v - y - bend - 0.8) < 0.5) * np.float32(shadow * px)
         elif kind == "rim_calcification":
             gap = rng.uniform(0, 2 * np.pi)
-            shell = np.exp(-((box.s + 0.7) ** 2) / (2 * 0.32**2)) * (np.cos(box.angle - gap) < 0.9)
+            within = 0.7 if first(attributes, "halo", "absent") == "absent" else 2.0
+            shell = np.exp(-((box.s + within) ** 2) / (2 * 0.32**2)) * (np.cos(box.angle - gap) < 0.9)
             shell *= 0.45 + 0.55 * np.abs(np.sin(box.angle))
             diffuse += 7.0 * shell
             mirror += 2.5 * shell

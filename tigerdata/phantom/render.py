@@ -99,8 +99,9 @@ def form(canvas: Canvas, machine: Machine, rng: np.random.Generator) -> Array:
     loss: Array = np.cumsum(canvas.loss, axis=0, dtype=np.float32)
     np.minimum(loss, 24.0, out=loss)
     loss = cv2.blur(loss, (max(3, int(0.8 / canvas.px_mm)) | 1, 1))
-    loss += np.float32(machine.slope_db) * np.clip(canvas.y - 9.0, 0.0, None)[:, None]
-    loss += (curve(rng, len(canvas.x), 7, 1.0) + curve(rng, len(canvas.x), 40, 0.6))[None, :]
+    depth: Array = np.float32(machine.slope_db) * np.clip(canvas.y - 9.0, 0.0, None)
+    contact: Array = curve(rng, len(canvas.x), 7, 1.0) + curve(rng, len(canvas.x), 40, 0.6)
+    loss = loss + np.add.outer(depth, contact)
     signal *= cv2.exp(loss * np.float32(-np.log(10.0) / 20.0))
     # The scatterers of distant rows serve as electronic noise: they are independent of the signal that they join.
     height = canvas.level.shape[0]

@@ -78,7 +78,7 @@ VISIBLE_VALUES: dict[str, dict[str, str]] = {
 Rule = tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]], str]
 HALOS = ("thin_even", "unevenly_thick", "interrupted", "present")
 # (if, not, reason): combinations that are possible in a patient but cannot be drawn so that both values are seen.
-_UNDRAWN: tuple[Rule, ...] = (
+UNDRAWN: tuple[Rule, ...] = (
     ({"composition": ("cystic",)}, {"halo": HALOS}, "a dark ring cannot be seen around a black cyst"),
     (
         {"composition": ("cystic",)},
@@ -86,7 +86,7 @@ _UNDRAWN: tuple[Rule, ...] = (
         "a cyst has a sharp wall",
     ),
     ({"margin": ("unclear", "spiculated")}, {"halo": HALOS}, "a blurred or spiculated border shows no ring"),
-    ({"calcification": ("rim_calcification",)}, {"halo": HALOS}, "calcium covers the ring"),
+    ({"calcification": ("rim_calcification",), "diameter": ("small",)}, {"halo": HALOS}, "two rings need room"),
     (
         {"calcification": ("rim_calcification",)},
         {"margin": ("encapsulated", "unclear", "spiculated")},
@@ -110,7 +110,7 @@ _HIDDEN_BY: dict[str, dict[str, tuple[str, ...]]] = {
 
 def undrawn(attributes: Mapping[str, Sequence[str]]) -> str | None:
     """Reason why a combination cannot be drawn so that every value is seen, or None."""
-    for when, never, reason in _UNDRAWN:
+    for when, never, reason in UNDRAWN:
         if _meets(when, attributes) and _meets(never, attributes):
             return reason
     return None
