@@ -40,7 +40,14 @@ class PixelShuffleCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffu
     """
 
     @register_to_config
-    def __init__(self, in_channels: int = 1, factor: int = 4, latent_channels: int = 16, scaling_factor: float = 1.0):
+    def __init__(
+        self,
+        in_channels: int = 1,
+        factor: int = 4,
+        latent_channels: int = 16,
+        scaling_factor: float = 1.0,
+        shift_factor: float = 0.0,
+    ):
         super().__init__()
         if latent_channels != in_channels * factor**2:
             raise ValueError(f"latent_channels must be in_channels * factor**2 = {in_channels * factor**2}")

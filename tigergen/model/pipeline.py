@@ -49,7 +49,7 @@ class TigerPipeline(DiffusionPipeline):
         image_size: int = 64,
         weighting: str = "log",
         term_frequency: Mapping[str, float] | None = None,
-        keep_control: bool = True,
+        keep_control: bool = False,
         resolution_weighting: bool = False,
     ) -> None:
         super().__init__()
@@ -126,7 +126,9 @@ class TigerPipeline(DiffusionPipeline):
         guidance: beta of equation 13. sampler: `dpm++` or `ddim`. mode: `joint` (both encoders, fused), `sequential`
         (nodule with the FG-Encoder, then the rest around it with the BG-Encoder), `fg`, `bg`, `text` (no encoder).
         init_images and strength: refine real images uint8 [B, H, W], from 0 (keep) to 1 (noise), default 0.5.
-        weighting, keep_control, resolution_weighting: by default as the model was trained or saved.
+        keep_control: the unconditional half of the guidance keeps the control, so that beta strengthens words only;
+        False is equation 13, where beta strengthens mask and edges too (measured: edges are followed far better).
+        weighting, keep_control, resolution_weighting: by default as the model was saved.
         """
         count = len(fg)
         shape = self._check(count, bg=bg, masks=masks, sobels=sobels, roles=roles, seeds=seeds, init=init_images)

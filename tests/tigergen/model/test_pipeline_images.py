@@ -80,7 +80,7 @@ def test_conditions_prompts_and_seeds_all_matter(tiger: TigerPipeline, cases: di
         "sobels": 255 - cases["sobels"],
         "seeds": [1, 2, 3],
         "guidance": 5.0,
-        "keep_control": False,
+        "keep_control": True,
         "resolution_weighting": True,
     }
     for name, value in changes.items():
