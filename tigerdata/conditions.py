@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 
-# Smoothing before Sobel, in pixels of the target grid: weaker keeps speckle, stronger loses the capsule lines.
+# Smoothing before Sobel, in pixels of the target grid. Light on purpose: the local energy of the speckle follows the
+# tissue's brightness, so a map that keeps it tells the generator how bright each organ is, not only where it ends. On
+# 150 DDTI frames at 64 px a linear model on 13 x 13 neighbours explains .74 of the smoothed background's variance from
+# this map, .64 at .6, .50 at 1.0, and .55 from Sobel taken on the already reduced frame.
 SMOOTHING = 0.3
 # Grey levels a target pixel that map to 255. A fixed number: a per-image maximum would make the same edge look
-# different in two frames, and differ between a training frame and a moved nodule at sampling time.
+# different in two frames, and differ between a training frame and a moved nodule at sampling time. About .4 % of the
+# pixels of DDTI and of simulated frames exceed it.
 FULL_SCALE = 80.0
 # The blanked region reaches this far beyond the mask, in parts of the frame's side: a nodule's halo and capsule
 # belong to the foreground.

@@ -1,0 +1,171 @@
+"""Ingest of a set: what goes in, what is counted, and that doing it twice changes nothing."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kb.errors import UserError
+from tigerdata.images.ingest import ingest_images
+from tigerdata.prompts import build_prompts
+from tigerdata.regions import masks
+from tigerdata.workspace import Workspace
+
+TABLES = ("images", "regions", "nodules", "findings", "patients")
+
+
+def dump(ws: Workspace) -> dict[str, list]:
+    with ws.connect(read_only=True) as con:
+        return {t: con.execute(f"SELECT * FROM {t} ORDER BY ALL").fetchall() for t in TABLES}
+
+
+def tree(folder: Path) -> dict[str, tuple[str, int]]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+
+
+def test_rows_frames_and_masks(ws: Workspace, listed: Callable[..., Path]) -> None:
+    root = listed(
+        [
+            {
+                "patient_id": "P1",
+                "exam_id": "E1",
+                "plane": "transverse",
+                "cohort": "train",
+                "label": "PTC",
+                "sex": "F",
+                "age": "41",
+            }
+        ]
+    )
+    result = ingest_images(ws, root)
+    assert (result["files"], result["images"], result["new"], result["nodule_masks"]) == (1, 1, 1, 1)
+    original = root / "000.png"
+    sha256 = hashlib.sha256(original.read_bytes()).hexdigest()
+    found = dump(ws)
+    assert found["images"] == [
+        (sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None)
+    ]
+    assert found["patients"] == [("P1", "F", 41.0, "images:csv")]
+    np.testing.assert_array_equal(cv2.imread(str(ws.frame_path(sha256[:16])), 0), cv2.imread(str(original), 0))
+    (region,) = found["regions"]
+    mask = cv2.imread(str(root / "masks" / "000.png"), 0) > 127
+    np.testing.assert_array_equal(masks.load(ws, region[3]), mask)
+    assert region[4] == "import:csv" and region[5] == pytest.approx(mask.mean())
+
+
+def test_twice_is_once_and_originals_stay_untouched(small_ws: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    rows, derived, originals = dump(small_ws), tree(small_ws.path / "images"), tree(root)
+    again = ingest_images(small_ws, root / "images.csv")
+    assert again["new"] == 0 and again["images"] == 24
+    assert dump(small_ws) == rows
+    assert tree(small_ws.path / "images") == derived and tree(root) == originals
+
+
+def test_a_read_only_folder_works(ws: Workspace, listed: Callable[..., Path]) -> None:
+    root = listed([{"patient_id": "P1"}])
+    os.chmod(root, 0o555)
+    try:
+        assert ingest_images(ws, root)["images"] == 1
+    finally:
+        os.chmod(root, 0o755)
+
+
+def test_changed_columns_are_taken_over(ws: Workspace, listed: Callable[..., Path]) -> None:
+    root = listed([{"patient_id": "", "label": ""}])
+    ingest_images(ws, root)
+    table = root / "images.csv"
+    table.write_text("file,mask_file,patient_id,label,margin\n000.png,masks/000.png,P9,FTC,clear;smooth\n")
+    assert ingest_images(ws, root)["new"] == 0
+    found = dump(ws)
+    assert found["images"][0][5] == "P9" and found["images"][0][8] == "FTC"
+    assert [(f[3], f[4], f[11]) for f in found["findings"]] == [
+        ("margin", "clear", "source:csv"),
+        ("margin", "smooth", "source:csv"),
+    ]
+
+
+def test_bad_files_are_counted_and_the_good_ones_go_in(
+    ws: Workspace, listed: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = listed([{"patient_id": f"P{k}"} for k in range(3)])
+    (root / "html.png").write_text("<html>")
+    (root / "empty.png").write_bytes(b"")
+    (root / "small.png").write_bytes((root / "masks" / "000.png").read_bytes())
+    cv2.imwrite(str(root / "masks" / "001.png"), np.full((10, 10), 255, np.uint8))
+    with open(root / "images.csv", "a") as table:
+        table.write("html.png,,P8\nempty.png,,P8\n../set/../secret.png,,P8\ngone.png,,P8\n000.png,,P0\n001.png,,P7\n")
+        table.write("002.png,../../outside.png,P2\n")
+    result = ingest_images(ws, root)
+    assert result["images"] == 3 and result["nodule_masks"] == 2
+    assert result["rejected_by_code"] == {
+        "DUPLICATE_FILE": 2,
+        "DUPLICATE_OF_ANOTHER_PATIENT": 1,
+        "EMPTY_FILE": 1,
+        "MISSING_FILE": 1,
+        "NODULE_MASK:MASK_SIZE": 1,
+        "PATH_OUTSIDE_ROOT": 1,
+        "UNSUPPORTED_FORMAT": 1,
+    }
+    assert {"where": "images.csv:5", "code": "UNSUPPORTED_FORMAT"} in result["rejected"]
+    codes = {row[11] for row in dump(ws)["images"]}
+    assert codes == {None, "UNSUPPORTED_FORMAT", "EMPTY_FILE", "DUPLICATE_OF_ANOTHER_PATIENT"}
+
+
+def test_rejected_images_make_no_prompt(ws: Workspace, listed: Callable[..., Path]) -> None:
+    root = listed([{"patient_id": "P0", "label": "PTC"}])
+    (root / "empty.png").write_bytes(b"")
+    with open(root / "images.csv", "a") as table:
+        table.write("empty.png,,P0,PTC\n")
+    ingest_images(ws, root)
+    assert build_prompts(ws)["prompts"] == 1
+
+
+def test_patients_keep_what_another_source_said(ws: Workspace, listed: Callable[..., Path]) -> None:
+    with ws.connect() as con:
+        con.execute("INSERT INTO patients VALUES ('P0', 'M', NULL, 'reports')")
+    ingest_images(ws, listed([{"patient_id": "P0", "sex": "F", "age": "50"}]))
+    assert dump(ws)["patients"] == [("P0", "M", 50.0, "reports")]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("name\nx.png\n", "no column 'file'"),
+        ("file,plane\nx.png,axial\n", "images.csv:2: unknown plane"),
+        ("file,age\nx.png,many\n", "images.csv:2: the age"),
+        ("file,margin\nx.png,fuzzy\n", "images.csv:2: unknown value in column 'margin'"),
+        ("file\nx.png,y\n", "images.csv:2 has more cells"),
+    ],
+)
+def test_a_table_that_cannot_be_read_names_its_line(ws: Workspace, tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "images.csv").write_text(content)
+    with pytest.raises(UserError, match=said):
+        ingest_images(ws, tmp_path)
+    assert not dump(ws)["images"]
+
+
+def test_tables_of_a_chinese_spreadsheet_are_read(ws: Workspace, listed: Callable[..., Path]) -> None:
+    root = listed([{"patient_id": "患者甲"}])
+    table = root / "images.csv"
+    table.write_bytes(table.read_text(encoding="utf-8").encode("gb18030"))
+    ingest_images(ws, root)
+    assert dump(ws)["images"][0][5] == "患者甲"
+
+
+def test_unknown_source_and_missing_table(ws: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="imagefolder"):
+        ingest_images(ws, tmp_path, source="dicom")
+    with pytest.raises(UserError, match="does not exist"):
+        ingest_images(ws, tmp_path / "nothing.csv")
+
+
+def test_progress_reaches_the_total(ws: Workspace, listed: Callable[..., Path]) -> None:
+    events: list[dict] = []
+    ingest_images(ws, listed([{}, {}]), progress=events.append)
+    assert [(e["step"], e["steps"]) for e in events] == [(1, 2), (2, 2)]
