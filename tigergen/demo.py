@@ -84,7 +84,8 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage(
             "images", "Read frames and the masks that exist", data("ingest", "images", corpus, *here), ("pathology",)
         ),
-        Stage("split", "Split by patient", data("split", "--from-cohort", *here), ("images",)),
+        Stage("prompts", "Write nodule and background prompts", data("prompts", *here), ("images",)),
+        Stage("split", "Split by patient", data("split", "--from-cohort", *here), ("prompts",)),
         Stage(
             "judge",
             "Train a judge of attributes on other simulated frames",
@@ -98,12 +99,11 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             ("split",),
         ),
         Stage("segment", "Find the nodule where no mask came along", data("segment", *here), ("segmenter",)),
-        Stage("prompts", "Write nodule and background prompts", data("prompts", *here), ("segment",)),
         Stage(
             "coarse",
             "Tiger, coarse stage: what ultrasound looks like",
             gen("train", "coarse", "--set", f"coarse.steps={budget.coarse_steps}", *ema, *here),
-            ("prompts",),
+            ("segment",),
         ),
         Stage(
             "fine",
@@ -116,7 +116,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
                 f"arm-{arm}",
                 f"Classifiers to compare with: {arm}",
                 gen("arms", "--arm", arm, *arms),
-                ("prompts",),
+                ("segment",),
             )
             for arm in CONTROL_ARMS
         ),
@@ -124,7 +124,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             "plan",
             f"Plan the images of {TARGET} and of the other classes",
             gen("plan", "--target", TARGET, "--n", budget.generated, "--out", ws / "plan.json", *here),
-            ("prompts",),
+            ("segment",),
         ),
         Stage(
             "augment-0", "Generate, check, keep or replace (one half)", (*augment, "--shard", "0/2"), ("fine", "plan")
