@@ -12,7 +12,9 @@ from tigergen.augment.copies import CopyIndex, Images, inside_correlation
 
 
 class Judge(Protocol):
-    """Reads attributes off images: attribute -> (values, probabilities [N, V])."""
+    """Reads attributes off images: attribute -> (values, probabilities [N, V]); `view` says what it can be asked."""
+
+    view: str
 
     def predict(self, images: Images) -> dict[str, tuple[list[str], NDArray[np.floating[Any]]]]: ...
 
@@ -180,11 +182,13 @@ class Gates:
         """Share of the asked attributes that the judge sees, an image."""
         if self.judge is None:
             return []
+        from tigergen.evaluation.judge import visible
+
         seen = self.judge.predict(images)
         out = []
-        for n, asked in enumerate(attributes):
-            known = [a for a in asked if a in seen and set(asked[a]) & set(seen[a][0])]
-            hits = [seen[a][0][int(np.argmax(seen[a][1][n]))] in asked[a] for a in known]
+        for n, row in enumerate(attributes):
+            asked = {a: v for a, v in visible(row, self.judge.view).items() if a in seen}
+            hits = [seen[a][0][int(np.argmax(seen[a][1][n]))] == v for a, v in asked.items()]
             out.append(round(float(np.mean(hits)), 4) if hits else 1.0)
         return out
 

@@ -1,220 +1,261 @@
-"""Did it help? The rare class's AUROC without and with generated images, over seeds, everything else equal.
+"""Does it help a classifier? One small network, one recipe, several training sets ("arms"), several seeds.
 
-Every arm trains the same classifier for the same number of steps with the same seeds; arms differ by their images
-alone. What can be chosen is chosen on validation, and the arm with natural frequencies is always there, because a gain
-over oversampling only says nothing (`docs/journey.md`).
+All arms share architecture, number of iterations, optimiser and seeds; they differ in the images only. The test split
+is predicted and stored, never chosen on: the setting of an arm is chosen on the validation split. Each (variant, seed)
+is one file, so that arms can run at different times and a killed run continues.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
 
 from kb.errors import UserError
-from kb.files import atomic_write, read_json, write_json
-from tigerdata.progress import Progress
-from tigergen.evaluation.classifier import Images, Recipe, predict, train
-from tigergen.evaluation.metrics import auroc, delong_test
+from kb.files import atomic_write, write_json
 
-if TYPE_CHECKING:
-    from tigerdata.workspace import Workspace
-    from tigergen.data import Cases
+Progress = Callable[[Mapping[str, Any]], None]
+Images = NDArray[np.uint8]
+BATCH = 32
+RATE = 2e-3
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to train: which images, how they are drawn, and what the report calls it."""
+class Variant:
+    """What a classifier is trained on. `balanced`: both classes equally often; `generated`: share of generated images
+    in the classes that have some; `pool`: further real images of the cohort `pool`."""
 
-    title: str
-    augmented: bool
-    balanced: bool = False
-    generated: str = ""
-    extra_real: bool = False
+    classical: bool
+    balanced: bool
+    generated: float = 0.0
+    target_only: bool = False
+    pool: bool = False
 
 
-ARMS = {
-    "natural": Arm("natural frequencies, no augmentation", augmented=False),
-    "classical": Arm("natural frequencies + classical augmentation", augmented=True),
-    "oversampled": Arm("rare class oversampled + classical augmentation", augmented=True, balanced=True),
-    "generated": Arm("classical + generated images in every class", augmented=True, generated="every"),
-    "target_only": Arm("classical + generated images in the rare class only", augmented=True, generated="target"),
-    "real": Arm("classical + further real images of the rare class", augmented=True, balanced=True, extra_real=True),
+ARMS: dict[str, dict[str, Variant]] = {
+    "natural": {"natural": Variant(classical=False, balanced=False)},
+    "classical": {
+        "classical-natural": Variant(classical=True, balanced=False),
+        "classical-balanced": Variant(classical=True, balanced=True),
+    },
+    "generated": {"generated-half": Variant(classical=True, balanced=True, generated=0.5)},
+    "target-only": {"target-only": Variant(classical=True, balanced=True, generated=0.5, target_only=True)},
+    "real": {"real": Variant(classical=True, balanced=True, pool=True)},
 }
-CLASSICAL = ("classical", "oversampled")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images uint8 [N, s, s], labels 0/1 [N] (1 is the target), patients and whether they are generated."""
+
+    images: Images
+    y: NDArray[np.int64]
+    patients: list[str]
+    generated: NDArray[np.bool_]
+
+    def __add__(self, other: "Part") -> "Part":
+        return Part(
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.y, other.y]),
+            self.patients + other.patients,
+            np.concatenate([self.generated, other.generated]),
+        )
+
+
+def load_part(ws: Any, split: str, target: str, reference: Sequence[str], size: int) -> Part:
+    """Real images of the two sides in one split."""
+    from tigergen.data import load_cases
+
+    cases = load_cases(ws, split, size)
+    keep = [n for n, label in enumerate(cases.labels) if label == target or label in reference]
+    chosen = cases.select(keep)
+    y = np.array([label == target for label in chosen.labels], np.int64)
+    return Part(chosen.images, y, chosen.patient_ids, np.zeros(len(keep), bool))
+
+
+def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence[str]) -> Part:
+    """Accepted images of a finished run, of the two sides.
+
+    Raises:
+        UserError: the run is not finished, or holds no image of the target.
+    """
+    import pandas as pd
+
+    from tigergen.augment.files import read_pixels
+
+    folder = Path(run)
+    if not (folder / "manifest.parquet").is_file():
+        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
+    table = pd.read_parquet(folder / "manifest.parquet", columns=["file", "label", "accepted"])
+    table = table[table["accepted"] & table["label"].isin([target, *reference])]
+    if not (table["label"] == target).any():
+        raise UserError(f"{folder} holds no accepted image of {target}; plan for this class.")
+    images = np.stack([read_pixels(folder / f) for f in table["file"]])
+    y = (table["label"] == target).to_numpy().astype(np.int64)
+    return Part(images, y, [f"generated-{n}" for n in range(len(y))], np.ones(len(y), bool))
+
+
+def network(seed: int) -> nn.Module:
+    """Six 3 x 3 convolutions with batch norm, global average, one logit: 0.13 M weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        channels = 1
+        for width, stride in ((16, 2), (32, 1), (32, 2), (64, 1), (64, 2), (96, 2)):
+            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
+            channels = width
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1))
+
+
+def case_weights(part: Part, variant: Variant) -> NDArray[np.float64]:
+    """Probability [N] of each image to be drawn for a place in a batch.
+
+    Within a class, generated images together get their share; between classes the share is even or as counted among
+    the real ones.
+    """
+    weights = np.zeros(len(part.y))
+    real = ~part.generated
+    for label in (0, 1):
+        share = 0.5 if variant.balanced else float((part.y[real] == label).mean())
+        own_real = real & (part.y == label)
+        own_made = part.generated & (part.y == label)
+        made = variant.generated if own_made.any() and not (variant.target_only and label == 0) else 0.0
+        weights[own_real] = share * (1 - made) / max(1, own_real.sum())
+        if made:
+            weights[own_made] = share * made / own_made.sum()
+    return weights / weights.sum()
+
+
+def to_input(images: Images) -> torch.Tensor:
+    """Float32 [B, 1, H, W] in about -1..1."""
+    return torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 127.5 - 1
+
+
+def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, progress: Progress | None = None) -> Any:
+    """Train on batches of 32 with AdamW and a one-cycle rate for a fixed number of iterations; the last weights count.
+
+    Raises:
+        UserError: a class without a training image.
+    """
+    if len(np.unique(part.y[~part.generated])) < 2:
+        raise UserError("the training split holds only one of the two sides; a classifier needs both.")
+    model = network(seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rng = np.random.default_rng([seed, 11])
+    order = rng.choice(len(part.y), size=(iterations, BATCH), p=case_weights(part, variant))
+    change = None
+    if variant.classical:
+        from tigergen.evaluation.classical import Classical
+
+        change = Classical(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=RATE, total_steps=iterations)
+    y = torch.from_numpy(part.y).float()
+    model.train()
+    for step, rows in enumerate(order):
+        images = part.images[rows]
+        x = to_input(images if change is None else change(images)).contiguous(memory_format=torch.channels_last)
+        loss = F.binary_cross_entropy_with_logits(model(x)[:, 0], y[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if progress is not None and ((step + 1) % 20 == 0 or step + 1 == iterations):
+            progress({"stage": "classifier", "step": step + 1, "steps": iterations, "loss": float(loss.detach())})
+    return model.eval()
+
+
+@torch.no_grad()
+def predict(model: Any, images: Images) -> NDArray[np.float64]:
+    """Probability of the target [N]."""
+    parts = [torch.sigmoid(model(to_input(images[i : i + 256]))[:, 0]) for i in range(0, len(images), 256)]
+    return torch.cat(parts).double().numpy()
+
+
+def sides(ws: Any, target: str, reference: Sequence[str] | None) -> tuple[str, ...]:
+    """The reference classes: as given, else benign where it exists, else every other class of the test split.
+
+    Raises:
+        UserError: no test image of the target or of the reference.
+    """
+    present = set(ws.cases("test")["label"])
+    chosen = (
+        tuple(reference) if reference else (("benign",) if "benign" in present else tuple(sorted(present - {target})))
+    )
+    if target not in present or not set(chosen) & present:
+        raise UserError(f"the test split needs images of {target} and of {', '.join(chosen) or 'another class'}.")
+    return chosen
 
 
 def run_arm(
-    ws: "Workspace",
+    ws: Any,
     arm: str,
     target: str,
-    seeds: Sequence[int] = range(4),
+    out: str | os.PathLike[str],
+    seeds: int = 4,
     iterations: int = 400,
     size: int = 64,
     run: str | os.PathLike[str] | None = None,
-    other: str = "benign",
+    reference: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train and score one arm, `target` against `other`, for each seed; a seed that is done is not done again.
+    """Train and store every variant and seed of one arm; files that exist with the same settings are kept.
 
-    `run` is an augmented folder (arms with generated images), of which half of each batch's class is drawn. Scores of
-    validation and test images are kept in runs/arms of the workspace. Returns AUROC a seed on both.
-    Raises UserError for an unknown arm, a class without images in a split, or an arm without its images.
+    Writes `<out>/<variant>/seed-<n>.npz` (labels, probabilities and patients of val and test) and `<out>/arms.json`.
+    Returns the mean AUROC of the variants on validation and the number of files.
+
+    Raises:
+        UserError: unknown arm, the arm's images are missing (no run, no pool), a split with one class only.
     """
+    from tigergen.evaluation.arm_stats import validation_means
+
     if arm not in ARMS:
         raise UserError(f"there is no arm '{arm}'; choose one of {', '.join(ARMS)}.")
-    from tigergen.data import load_cases
-
-    val, test = (_two(load_cases(ws, split, size), target, other, split) for split in ("val", "test"))
-    images, y, chances, content = _training_set(ws, ARMS[arm], target, other, size, run)
-    recipe = Recipe(iterations=iterations)
-    asked = {"arm": arm, "target": target, "other": other, "recipe": asdict(recipe), "size": size, **content}
-    folder = arms_folder(ws) / arm
-    out: dict[str, Any] = {"arm": arm, "images": content["images"], "val": [], "test": []}
-    for seed in seeds:
-        record = folder / f"seed{seed}.json"
-        wanted = {**asked, "seed": seed}
-        if not (record.exists() and read_json(record)["asked"] == wanted):
-
-            def step(done: int, loss: float, seed: int = seed) -> None:
-                if progress is not None:
-                    progress({"stage": f"arm {arm}", "step": done, "steps": iterations, "seed": seed, "loss": loss})
-
-            model = train(images, y, chances, ARMS[arm].augmented, seed, recipe, step)
-            scores = {name: predict(model, part.images) for name, part in (("val", val), ("test", test))}
-            with atomic_write(folder / f"seed{seed}.npz") as temporary:
-                np.savez(temporary, **{f"p_{name}": p for name, p in scores.items()})
-            figures = {
-                name: auroc(_is(part, target), scores[name])["auroc"] for name, part in (("val", val), ("test", test))
-            }
-            write_json(record, {"asked": wanted, **figures})
-        done = read_json(record)
-        out["val"].append(done["val"])
-        out["test"].append(done["test"])
-    return out
+    if seeds < 1 or iterations < 2:
+        raise UserError(f"{seeds} seeds and {iterations} iterations were asked for; use at least 1 and 2.")
+    folder, against = Path(out), sides(ws, target, reference)
+    parts = {split: load_part(ws, split, target, against, size) for split in ("train", "val", "test")}
+    extra, source = _extra(ws, arm, target, against, size, run)
+    training = parts["train"] + extra if extra is not None else parts["train"]
+    if training.images.shape[1] != size:
+        raise UserError(f"images of {training.images.shape[1]} pixels were given and {size} asked for; use one size.")
+    settings = {"target": target, "reference": list(against), "iterations": iterations, "size": size}
+    write_json(folder / "arms.json", settings)
+    for name, variant in ARMS[arm].items():
+        for seed in range(seeds):
+            path, key = folder / name / f"seed-{seed}.npz", f"{sorted(settings.items())} {source}"
+            if path.exists() and str(np.load(path)["key"]) == key:
+                continue
+            model = train_classifier(training, variant, seed, iterations, progress)
+            stored: dict[str, Any] = {"key": key, "n_train": len(training.y), "n_target": int(training.y.sum())}
+            for split in ("val", "test"):
+                p = parts[split]
+                stored |= {f"y_{split}": p.y, f"p_{split}": predict(model, p.images)}
+                stored[f"patients_{split}"] = np.array(p.patients)
+            with atomic_write(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **stored)
+    means = validation_means(folder, list(ARMS[arm]))
+    return {"arm": arm, "validation": means, "seeds": seeds, "folder": str(folder)}
 
 
-def arms_folder(ws: "Workspace") -> Path:
-    """Where a workspace keeps the scores of its arms."""
-    return ws.path / "runs" / "arms"
-
-
-def _is(cases: "Cases", target: str) -> NDArray[np.bool_]:
-    return np.array([label == target for label in cases.labels])
-
-
-def _two(cases: "Cases", target: str, other: str, split: str) -> "Cases":
-    """Only the two classes that are told apart."""
-    for label in (target, other):
-        if label not in cases.labels:
-            raise UserError(f"the {split} split has no image of '{label}'; arms need both classes there.")
-    return cases.select([k for k, label in enumerate(cases.labels) if label in (target, other)])
-
-
-def _training_set(
-    ws: "Workspace", arm: Arm, target: str, other: str, size: int, run: str | os.PathLike[str] | None
-) -> tuple[Images, NDArray[np.bool_], NDArray[np.float64], dict[str, Any]]:
-    """Images, labels, chances of being drawn, and what identifies them."""
-    from tigergen.data import load_cases
-
-    real = _two(load_cases(ws, "train", size), target, other, "train")
-    images, y = real.images, _is(real, target)
-    content: dict[str, Any] = {"real": real.digest()}
-    if arm.extra_real:
-        pool = load_cases(ws, "pool", size)
-        pool = pool.select([k for k, label in enumerate(pool.labels) if label == target])
-        if not len(pool):
-            raise UserError(f"the pool holds no further real image of '{target}'; leave the arm 'real' out.")
-        images, y = np.concatenate([images, pool.images]), np.concatenate([y, np.ones(len(pool), bool)])
-        content["pool"] = pool.digest()
-    shares = np.ones(len(y))
-    if arm.balanced:
-        shares = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())
-    if arm.generated:
-        made, made_y, identity = _generated(run, target, other, size)
-        if arm.generated == "target":
-            made, made_y = made[made_y], made_y[made_y]
-        # Half of each class's draws are generated, so that being generated says nothing about the class.
-        mixed = [np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())]
-        for label in (True, False):
-            if (made_y == label).any():
-                mixed[0] = np.where(y == label, mixed[0] / 2, mixed[0])
-        counts = {label: max(int((made_y == label).sum()), 1) for label in (True, False)}
-        mixed.append(np.array([0.25 / counts[bool(label)] for label in made_y]))
-        images, y, shares = np.concatenate([images, made]), np.concatenate([y, made_y]), np.concatenate(mixed)
-        content["generated"] = identity
-    content["images"] = {target: int(y.sum()), other: int((~y).sum())}
-    return images, y, shares / shares.sum(), content
-
-
-def _generated(
-    run: str | os.PathLike[str] | None, target: str, other: str, size: int
-) -> tuple[Images, NDArray[np.bool_], str]:
-    """Accepted images of an augmented folder in the two classes, reduced to `size`, and the manifest's hash."""
-    import pandas as pd
-
+def _extra(
+    ws: Any, arm: str, target: str, against: Sequence[str], size: int, run: str | os.PathLike[str] | None
+) -> tuple[Part | None, str]:
+    """The images that an arm adds to the training split, and a text that names them."""
     from kb.files import sha256_file
-    from tigergen.augment.files import read_pixels
 
-    manifest = Path(run or "") / "manifest.parquet"
-    if run is None or not manifest.is_file():
-        raise UserError("this arm needs a finished augmented folder; name it with --run.")
-    rows = pd.read_parquet(manifest)
-    rows = rows[rows["accepted"] & rows["label"].isin([target, other])]
-    if not (rows["label"] == target).any():
-        raise UserError(f"{manifest} holds no accepted image of '{target}'; augment that class first.")
-    images = np.stack([_sized(read_pixels(manifest.parent / name), size) for name in rows["file"]])
-    return images, (rows["label"] == target).to_numpy(), sha256_file(manifest)
-
-
-def _sized(image: Images, size: int) -> Images:
-    import cv2
-
-    if image.shape == (size, size):
-        return image
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def summarise(ws: "Workspace", target: str, size: int = 64, other: str = "benign") -> dict[str, Any]:
-    """Table of the arms that are done: AUROC a seed, of the mean score with intervals, and paired differences.
-
-    Intervals: DeLong and a bootstrap over patients, for the mean score over seeds. `against` names the classical arm
-    that validation chose; each difference to it is given a seed and with DeLong's paired p.
-    Raises UserError when no arm is done.
-    """
-    from tigergen.data import load_cases
-
-    test = _two(load_cases(ws, "test", size), target, other, "test")
-    y = _is(test, target)
-    found = [name for name in ARMS if list((arms_folder(ws) / name).glob("seed*.json"))]
-    if not found:
-        raise UserError(f"{ws.path} has no finished arm; run `tigergen arms` first.")
-    scores: dict[str, NDArray[np.float64]] = {}
-    table: dict[str, dict[str, Any]] = {}
-    for name in found:
-        records = sorted((arms_folder(ws) / name).glob("seed*.json"), key=lambda p: int(p.stem[4:]))
-        rows: list[Mapping[str, Any]] = [read_json(path) for path in records]
-        scores[name] = np.mean([np.load(path.with_suffix(".npz"))["p_test"] for path in records], axis=0)
-        each = np.array([row["test"] for row in rows])
-        table[name] = {
-            "title": ARMS[name].title,
-            "images": rows[0]["asked"]["images"],
-            "val": float(np.mean([row["val"] for row in rows])),
-            "test": [float(value) for value in each],
-            "mean": float(each.mean()),
-            "sd": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
-            "ensemble": auroc(y, scores[name], test.patient_ids),
-        }
-    classical = max((n for n in found if n in CLASSICAL), key=lambda n: table[n]["val"], default=None)
-    for name in found:
-        if classical and name != classical and len(table[name]["test"]) == len(table[classical]["test"]):
-            paired = np.array(table[name]["test"]) - np.array(table[classical]["test"])
-            table[name]["difference"] = {
-                "seeds": [float(value) for value in paired],
-                "mean": float(paired.mean()),
-                "p": delong_test(y, scores[name], scores[classical]),
-            }
-    return {"target": target, "other": other, "n_test": len(y), "against": classical, "arms": table}
+    if arm in ("generated", "target-only"):
+        if run is None:
+            raise UserError(f"the arm '{arm}' needs a run of `tigergen augment`; name it with --run.")
+        made = load_generated(run, target, against)
+        return made, sha256_file(Path(run) / "manifest.parquet")
+    if arm == "real":
+        if not (ws.cases()["split"] == "pool").any():
+            raise UserError("the arm 'real' needs further real images in the split 'pool', and there are none.")
+        return load_part(ws, "pool", target, against, size), "pool"
+    return None, ""

@@ -115,6 +115,8 @@ def test_duplicates_are_the_later_ones_and_found_in_any_chunk() -> None:
 
 
 class OneAnswer:
+    view = "values"
+
     def __init__(self, answer: str) -> None:
         self.answer = answer
 

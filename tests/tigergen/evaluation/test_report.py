@@ -1,0 +1,243 @@
+"""Evaluation of a run and its report: floors, adherence, one offline file that escapes what it shows."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kb import store
+from kb.errors import UserError
+from tests.proof_corpus import FakePipe, frame, make_workspace
+from tigerdata.conditions import build
+from tigergen.augment.one import remake
+from tigergen.augment.plan import make_plan
+from tigergen.augment.run import augment
+from tigergen.evaluation import arms, svg
+from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
+from tigergen.evaluation.evaluate import distance_row, evaluate, tell_apart
+from tigergen.evaluation.report import arms_folder, figure, render, write_report
+
+COUNTS = {
+    "train": {"benign": 30, "FTC": 14},
+    "val": {"benign": 10, "FTC": 8},
+    "test": {"benign": 12, "FTC": 10},
+    "pool": {"FTC": 8},
+}
+
+
+class FakeJudge:
+    """Always says `regular`; knows one attribute."""
+
+    view = "values"
+    figures = {"mean": 0.9, "robustness": {}}
+
+    def predict(self, images: np.ndarray) -> dict:
+        return {"shape": (["regular", "irregular"], np.tile([0.9, 0.1], (len(images), 1)))}
+
+
+class FakeSegmenter:
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        masks = np.zeros(images.shape, bool)
+        masks[:, 20:44, 20:44] = True
+        return masks, np.ones(len(images))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("report")
+    ws = make_workspace(folder / "ws", COUNTS)
+    (folder / "model").mkdir()
+    (folder / "model" / "model_index.json").write_text("{}")
+    augment(ws, make_plan(ws, "FTC", 16, rare_below=20), folder / "model", folder / "run", pipe=FakePipe())
+    return ws, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def measured(made) -> dict:
+    ws, run = made
+    return evaluate(ws, run, judge=FakeJudge(), segmenter=FakeSegmenter())
+
+
+def test_evaluation_counts_and_floors(made, measured: dict) -> None:
+    assert measured["generated"] == {"FTC": 16, "benign": 16}
+    assert [r["label"] for r in measured["distances"]] == ["FTC", "benign"]
+    ftc = measured["distances"][0]
+    assert ftc["n"] == 16 and ftc["generated"]["frechet"] is None and ftc["floor"]["kernel"] is not None
+    assert measured["gates"]["accepted"] == 32
+    shape = measured["attributes"]["rows"][0]
+    real = made[0].cases()
+    real = real[real["split"].isin(["val", "test"])]["attributes"]
+    assert shape["real"] == pytest.approx(np.mean([a["shape"] == ["regular"] for a in real]))
+    assert shape["ratio"] == pytest.approx(shape["generated"] / shape["real"])
+    assert abs(measured["edges"]["mean"]) < 0.2, "this generator ignores its conditions"
+
+
+def test_a_copy_of_the_condition_is_followed_and_another_image_is_not() -> None:
+    image, mask = frame(1, 1)
+    other = frame(2, 2)[0]
+    edges = build(image, mask, 64).sobel
+    found = sobel_correlation(np.stack([image, other]), np.stack([mask] * 2), np.stack([edges] * 2))
+    assert found[0] == pytest.approx(1) and abs(found[1]) < 0.3
+    assert np.isnan(sobel_correlation(np.full((1, 64, 64), 9, np.uint8), mask[None], edges[None])[0])
+
+
+def test_mask_dice_and_attribute_table_by_hand() -> None:
+    masks = np.zeros((2, 64, 64))
+    masks[0, 20:44, 20:44] = 1
+    assert list(mask_dice(FakeSegmenter(), np.zeros((2, 64, 64), np.uint8), masks)) == [1.0, 0.0]
+    images = np.zeros((4, 64, 64), np.uint8)
+    asked = [{"shape": ["regular"]}] * 1 + [{"shape": ["irregular"]}] * 3
+    said = [{"shape": ["regular"]}] * 2 + [{"shape": ["irregular"]}, {}]
+    row = attribute_table(FakeJudge(), images, asked, images, said)[0]
+    assert (row["generated"], row["n_generated"], row["n_real"]) == (0.25, 4, 3)
+    assert row["ratio"] == pytest.approx(0.25 / (2 / 3))
+
+
+def test_distances_and_telling_apart_see_a_shift_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    groups = {n: np.array(["x"] * 120) for n in ("generated", "held", "known")}
+    vectors = {n: rng.normal(size=(120, 8)) for n in groups}
+    same, apart = distance_row("x", vectors, groups, rng), tell_apart("x", vectors, groups, rng)
+    assert abs(same["generated"]["kernel"]) < 0.3 and 0.3 < apart["generated"] < 0.7
+    vectors["generated"] = vectors["generated"] + 2
+    moved, seen = distance_row("x", vectors, groups, rng), tell_apart("x", vectors, groups, rng)
+    assert moved["generated"]["kernel"] > 10 * abs(moved["floor"]["kernel"]) and seen["generated"] > 0.95
+    few = {n: g[:5] for n, g in groups.items()}
+    assert distance_row("x", {n: v[:5] for n, v in vectors.items()}, few, rng)["generated"] is None
+
+
+class Checker(HTMLParser):
+    """Collects what a page could load, and checks that tags close in order."""
+
+    VOID = {"meta", "img", "br", "line", "circle", "rect", "link", "input"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return checker
+
+
+def test_the_report_is_one_offline_file(made, measured: dict, tmp_path: Path) -> None:
+    ws, run = made
+    for arm in ("natural", "classical", "generated", "real"):
+        arms.run_arm(ws, arm, "FTC", arms_folder(ws, "FTC"), seeds=2, iterations=2, run=run)
+    result = write_report(ws, tmp_path / "report.html", run)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    found = read(page)
+    assert "script" not in found.tags and "link" not in found.tags and found.addresses
+    assert all(a.startswith("data:image/png;base64,") for a in found.addresses)
+    assert "default-src 'none'" in page and "url(" not in page and "@import" not in page
+    assert found.tags.count("img") == 2 * 5 * 4 + 2 * 5 and found.tags.count("svg") >= 3
+    assert result["verdict"] in page.replace("&#39;", "'") and set(result["auroc"]) == {
+        "natural",
+        "classical",
+        "generated",
+        "real",
+    }
+    for heading in (
+        "Does it help",
+        "Balance",
+        "What was generated",
+        "How far from real",
+        "Gates",
+        "Make one image again",
+    ):
+        assert heading in page
+    assert page.count("14 → 30") == 1
+
+
+def test_without_arms_the_report_says_so(made, measured: dict, tmp_path: Path) -> None:
+    ws, run = made
+    result = write_report(ws, tmp_path / "report.html", run, arms=tmp_path / "none")
+    assert result["kind"] == "unknown" and "No classifier was trained" in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_shown_is_escaped(made, measured: dict, tmp_path: Path) -> None:
+    from tigergen.evaluation import report
+
+    ws, run = made
+    plan = {"target": "FTC", "rows": [], "seed": 0, "sampling": {}, "warnings": ["<script>alert(1)</script>"]}
+    page = render(report.gather(ws, run, plan, "FTC", measured, None))
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    rows = [{"title": "<b>&", "ci": [0.5, 0.6], "per_seed": [0.55], "test": 0.55}]
+    assert "<b>" not in svg.dot_plot(rows) and "<b>" not in svg.balance([{"label": "<b>", "real": 1, "generated": 0}])
+
+
+def test_the_command_of_the_report_makes_the_image_again(made, tmp_path: Path) -> None:
+    ws, run = made
+    table = pd.read_parquet(run / "manifest.parquet").query("accepted")
+    for row in (table.iloc[0], table.iloc[-1]):
+        again = remake(ws.path, run, int(row["index"]), int(row["attempt"]), tmp_path / "again.png", pipe=FakePipe())
+        assert again["difference"] == 0 and again["seed"] == row["seed"] and again["donor"] == row["donor_image_id"]
+    with pytest.raises(UserError, match="0 to 31"):
+        remake(ws.path, run, 32, 0, tmp_path / "again.png", pipe=FakePipe())
+    with pytest.raises(UserError, match="no model"):
+        remake(ws.path, run, 0, 0, tmp_path / "again.png")
+
+
+def test_an_unfinished_run_is_refused(made, tmp_path: Path) -> None:
+    ws, _ = made
+    with pytest.raises(UserError, match="no finished run"):
+        write_report(ws, tmp_path / "r.html", tmp_path)
+    with pytest.raises(UserError, match="no finished run"):
+        evaluate(ws, tmp_path)
+
+
+def test_charts_put_numbers_where_they_belong() -> None:
+    rows = [{"title": "a", "ci": [0.7, 0.8], "per_seed": [0.74, 0.76], "test": 0.75}]
+    chart = svg.dot_plot(rows)
+    big = re.search(r'<circle cx="([\d.]+)" cy="[\d.]+" r="6"', chart)
+    bar = re.search(r'<line x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)" [^>]*class="bar', chart)
+    assert big and bar
+    assert float(big[1]) == pytest.approx((float(bar[1]) + float(bar[2])) / 2, abs=0.11)
+    assert figure(-0.0001, 2) == "0.00" and figure(None) == "–" and figure(-0.25, 2) == "−0.25"
+
+
+def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:
+    """A real pipeline with random weights: plan, generate, measure, report. Its noise must not pass as ultrasound."""
+    from tigergen.augment.gates import GateSettings
+    from tigergen.model import add_control
+    from tigergen.model import build as build_model
+
+    ws = make_workspace(tmp_path / "ws", {"train": {"benign": 8, "FTC": 4}, "val": {"benign": 4, "FTC": 2}})
+    preset = {"image_size": 32, "block_out_channels": [16, 16], "norm_num_groups": 8, "cross_attention_dim": 32}
+    pipe = add_control(build_model(preset, ws.kb.phrases(), seed=0))
+    pipe.save_pretrained(tmp_path / "model")
+    plan = make_plan(ws, "FTC", 3, rare_below=6, sampling={"steps": 2})
+    # Random weights give noise, which has contrast and brightness: the copy gates alone decide here.
+    result = augment(ws, plan, tmp_path / "model", tmp_path / "run", gates=GateSettings(copy_quantile=1.0), attempts=2)
+    assert result["complete"] and result["accepted"] + result["unfilled"] == 6
+    table = pd.read_parquet(tmp_path / "run" / "manifest.parquet")
+    assert set(table["width"]) == {32} and table["roles"].str.contains("particular").any()
+    with ws.connect() as con:
+        row = {"model_id": table["model_id"][0], "kind": "fine", "path": "../model", "trained_on": "default:train"}
+        store.insert(con, "models", pd.DataFrame([row]))
+    kept = table[table["accepted"]]
+    if len(kept):
+        again = remake(
+            ws.path, tmp_path / "run", int(kept["index"].iloc[0]), int(kept["attempt"].iloc[0]), tmp_path / "a.png"
+        )
+        assert again["difference"] <= 2

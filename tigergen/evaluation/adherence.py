@@ -1,0 +1,66 @@
+"""Does a generated image follow what was asked: nodule mask, edge map of the background, attributes of the prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tigergen.evaluation.metric_classify import wilson
+from tigergen.evaluation.metric_images import dice, pearson
+
+Images = NDArray[np.uint8]
+
+
+def sobel_correlation(images: Images, masks: NDArray[np.generic], asked: Images) -> NDArray[np.float64]:
+    """Pearson correlation [N] of the edge map asked for and that of the image, outside the blanked nodule.
+
+    images, asked: uint8 [N, s, s]; masks [N, s, s]. The map of the image is made by `tigerdata.conditions.build`, as
+    in training; NaN where a map is constant, which says nothing.
+    """
+    from tigerdata.conditions import build, dilate
+
+    out = np.full(len(images), np.nan)
+    for n, (image, mask, edges) in enumerate(zip(images, masks, asked, strict=True)):
+        nodule = mask.astype(bool)
+        got = build(image, nodule, image.shape[0]).sobel
+        outside = ~dilate(nodule, 2)
+        if got[outside].std() > 0 and edges[outside].std() > 0:
+            out[n] = pearson(got, edges, where=outside)
+    return out
+
+
+def mask_dice(segmenter: Any, images: Images, masks: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Dice [N] of the nodule that a segmenter finds and the mask asked for."""
+    found, _ = segmenter.predict(images)
+    return np.array([dice(a, b) for a, b in zip(found, masks, strict=True)])
+
+
+def attribute_table(
+    judge: Any,
+    generated: Images,
+    asked: Sequence[dict[str, list[str]]],
+    real: Images,
+    said: Sequence[dict[str, list[str]]],
+) -> list[dict[str, Any]]:
+    """Agreement of the judge with the prompt on generated images and on real ones, and their ratio, an attribute.
+
+    The judge's own errors are in both columns; the ratio is what the generator loses.
+    """
+    from tigergen.evaluation.judge import hits_by_attribute
+
+    made, true = hits_by_attribute(judge, generated, asked), hits_by_attribute(judge, real, said)
+    out = []
+    for name in sorted(set(made) & set(true)):
+        a, b = made[name], true[name]
+        if len(a) == 0 or len(b) == 0:
+            continue
+        row = {
+            "attribute": name,
+            "generated": float(a.mean()),
+            "n_generated": len(a),
+            "generated_ci": wilson(int(a.sum()), len(a)),
+        }
+        row |= {"real": float(b.mean()), "n_real": len(b), "real_ci": wilson(int(b.sum()), len(b))}
+        out.append(row | {"ratio": float(a.mean() / b.mean()) if b.any() else None})
+    return out

@@ -1,0 +1,74 @@
+"""Small charts as inline SVG: no script, no outside file, colours from the page's own style sheet."""
+
+from collections.abc import Sequence
+from html import escape
+from math import ceil, floor
+from typing import Any
+
+
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def dot_plot(rows: Sequence[dict[str, Any]], label: str = "AUROC", width: int = 760) -> str:
+    """One line a row: title, interval, mean and one small dot a seed.
+
+    rows: title, test (mean), ci (low, high), per_seed, and `accent` true for the row to look at.
+    """
+    left, right, step, top = 290, 60, 46, 12
+    values = [v for r in rows for v in (*r["ci"], *r["per_seed"])]
+    low, high = floor(min(values) * 20 - 0.2) / 20, ceil(max(values) * 20 + 0.2) / 20
+    low, high = max(0.0, low), min(1.0, max(high, low + 0.05))
+    height = top + step * len(rows) + 42
+
+    def at(v: float) -> float:
+        return left + (v - low) / (high - low) * (width - left - right)
+
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)} of each arm with interval">']
+    ticks = round((high - low) / 0.05)
+    bottom = top + step * len(rows)
+    for n in range(ticks + 1):
+        v = low + 0.05 * n
+        out.append(f'<line x1="{at(v):.1f}" y1="{top}" x2="{at(v):.1f}" y2="{bottom}" class="rule"/>')
+        out.append(_text(at(v), bottom + 16, f"{v:.2f}", "muted", "middle"))
+    out.append(_text(left + (width - left - right) / 2, bottom + 36, label, "muted", "middle"))
+    for n, r in enumerate(rows):
+        y = top + step * (n + 0.5)
+        kind = "accent" if r.get("accent") else "plain"
+        a, b = r["ci"]
+        out.append(_text(0, y - 1, r["title"], "name"))
+        out.append(_text(0, y + 14, r.get("note", ""), "muted"))
+        out.append(f'<line x1="{at(a):.1f}" y1="{y}" x2="{at(b):.1f}" y2="{y}" class="bar {kind}"/>')
+        out += [f'<circle cx="{at(v):.1f}" cy="{y + 9:.1f}" r="2.4" class="seed"/>' for v in r["per_seed"]]
+        out.append(f'<circle cx="{at(r["test"]):.1f}" cy="{y}" r="6" class="dot {kind}"/>')
+        out.append(_text(width, y + 5, f"{r['test']:.3f}", "value", "end"))
+    return "".join(out) + "</svg>"
+
+
+def balance(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
+    """Two stacked bars a class, before and after: real and generated images. rows: label, real, generated."""
+    left, right, step, top = 110, 150, 54, 6
+    most = max([r["real"] + r["generated"] for r in rows] + [1])
+    height = top + step * len(rows) + 6
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="images a class before and after">']
+    for n, r in enumerate(rows):
+        y = top + step * n
+        scale = (width - left - right) / most
+        a, b = r["real"] * scale, r["generated"] * scale
+        out.append(_text(0, y + 27, r["label"], "name"))
+        out.append(f'<rect x="{left}" y="{y + 4}" width="{max(a, 1.5):.1f}" height="14" class="real"/>')
+        out.append(_text(left + max(a, 1.5) + 8, y + 15, f"{r['real']:,} real", "muted"))
+        out.append(f'<rect x="{left}" y="{y + 24}" width="{max(a, 1.5):.1f}" height="14" class="real"/>')
+        out.append(f'<rect x="{left + max(a, 1.5):.1f}" y="{y + 24}" width="{b:.1f}" height="14" class="made"/>')
+        out.append(_text(left + max(a, 1.5) + b + 8, y + 35, f"{r['real']:,} + {r['generated']:,} generated", "muted"))
+    return "".join(out) + "</svg>"
+
+
+def meter(value: float, most: float = 1.0, width: int = 120) -> str:
+    """A thin bar of a share, for a table's cell."""
+    share = min(1.0, max(0.0, value / most))
+    return (
+        f'<svg viewBox="0 0 {width} 8" class="meter" aria-hidden="true">'
+        f'<rect width="{width}" height="8" rx="4" class="rail"/>'
+        f'<rect width="{share * width:.1f}" height="8" rx="4" class="made"/></svg>'
+    )
