@@ -4,8 +4,10 @@
 accepts when the modules are imported already: this module imports them all.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from kb.errors import UserError
+from kb.files import read_json
 from tigergen.model import codec, encoders, fusion
 from tigergen.model.control import Conditions, TigerControl
 from tigergen.model.losses import Objective, latent_mask
@@ -70,6 +73,19 @@ class TigerPipeline(DiffusionPipeline):
             keep_control=keep_control,
             resolution_weighting=resolution_weighting,
         )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], **options: Any) -> "TigerPipeline":  # type: ignore[override]
+        """Open a saved model folder; `options` as in diffusers. Reads safetensors only and never the network.
+
+        Raises UserError if there is no such folder or it holds no Tiger model.
+        """
+        index = Path(folder) / cls.config_name
+        if not index.is_file():
+            raise UserError(f"{folder} is no model folder: it has no {cls.config_name}; give one that training wrote")
+        if read_json(index).get("_class_name") != cls.__name__:
+            raise UserError(f"{index} is not of a {cls.__name__}; start from another base with from_base")
+        return super().from_pretrained(str(folder), **{"use_safetensors": True, "local_files_only": True, **options})
 
     def control(self) -> TigerControl:
         """The encoders and their fusion as one module; raises UserError for a model without them."""

@@ -61,6 +61,14 @@ def test_a_coarse_folder_round_trips_and_takes_encoders_later(coarse: TigerPipel
         assert np.array_equal(again(**cases, mode=mode), text), "zero convolutions leave the U-Net alone"
 
 
+def test_a_folder_that_is_no_model_is_a_user_error_and_not_a_download(tiger: TigerPipeline, tmp_path) -> None:
+    with pytest.raises(UserError, match="no model_index.json"):
+        TigerPipeline.from_pretrained("someone/some-model")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(UserError, match="from_base"):
+        TigerPipeline.from_pretrained(tmp_path)
+
+
 def test_the_same_seed_builds_the_same_model_and_leaves_global_chance_alone(coarse: TigerPipeline, fresh) -> None:
     state = torch.random.get_rng_state()
     twin = fresh(1)
