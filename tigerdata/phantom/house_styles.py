@@ -31,10 +31,10 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 def chinese(
     entries: list[Entry], gland: list[str], nodes: str, follow_up: bool, rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Findings and impression in one of four Chinese styles: narrative, size first, numbered list, largest of many."""
+    """Findings and impression in a Chinese style: narrative, size first, numbered list, largest of many, or a pair."""
     style = int(rng.integers(4))
     if style == 3 and (len(entries) > 1 or not entries[0].side):
-        style = 0
+        style = 4 if len(entries) == 2 else 0
     in_findings = rng.uniform() < 0.25
     texts = []
     for entry in entries:
@@ -55,7 +55,10 @@ def chinese(
         if in_findings and entry.tirads:
             rest.append(entry.tirads)
         texts.append("，".join([text, *rest]))
-    if style == 2:
+    if style == 4:
+        body = _zh_pair(entries, rng)
+        in_findings = False
+    elif style == 2:
         marks = ("①", "②") if rng.uniform() < 0.5 else ("1、", "2、")
         body = "甲状腺内见结节：" + "；".join(mark + text for mark, text in zip(marks, texts, strict=False)) + "。"
     else:
@@ -68,6 +71,16 @@ def chinese(
     named = [(f"甲状腺{_zh_side(entry)}结节", entry.tirads) for entry in entries]
     impression = "；".join(name + (f"，{tirads}" if tirads and not in_findings else "") for name, tirads in named)
     return findings, impression + "。"
+
+
+def _zh_pair(entries: list[Entry], rng: np.random.Generator) -> str:
+    """Two nodules in one sentence: places and sizes by turns, then what the former and the latter show."""
+    first, second = entries
+    text = f"{first.side}{first.pole}及{second.side}{second.pole}分别见一结节，大小分别约{first.size}及{second.size}"
+    for name, entry in (("前者", first), ("后者", second)):
+        words = _head(entry, ("echogenicity", "composition"), rng) + _zh_rest(entry, rng)
+        text += f"，{name}" + "，".join(words) if words else ""
+    return text + "。"
 
 
 def _zh_side(entry: Entry) -> str:
@@ -95,8 +108,11 @@ def _zh_rest(entry: Entry, rng: np.random.Generator) -> list[str]:
 def english(
     entries: list[Entry], gland: list[str], nodes: str, follow_up: bool, rng: np.random.Generator
 ) -> tuple[str, str]:
-    """Findings and impression in one of three English styles: narrative, numbered list, structured."""
+    """Findings and impression in an English style: narrative, numbered list, structured, or larger and smaller."""
     style = (_narrative, _listed, _structured)[int(rng.integers(3))]
+    sizes = [max(entry.gold["diameter_mm"]) for entry in entries]
+    if len(entries) == 2 and sizes[0] > sizes[1] and style is _narrative:
+        style = _compared
     in_findings = rng.uniform() < 0.25
     texts = []
     for k, entry in enumerate(entries):
@@ -104,6 +120,8 @@ def english(
         if in_findings and entry.tirads:
             text += f" {entry.tirads}."
         texts.append(text)
+    if style is _compared:
+        texts.insert(0, "Two nodules are noted.")
     parts = [gland[0], *texts]
     if rng.uniform() < 0.4:
         parts.append(_pick(EN_FLOW, rng))
@@ -145,6 +163,19 @@ def _narrative(entry: Entry, number: int, rng: np.random.Generator) -> str:
     for phrase in denied:
         text += f" {phrase[0].upper()}{phrase[1:]}."
     return text
+
+
+def _compared(entry: Entry, number: int, rng: np.random.Generator) -> str:
+    """The larger and the smaller of two nodules, described in turn by a pronoun."""
+    name = "The larger" if number == 1 else "The smaller one"
+    text = f"{name}, in the {_en_place(entry)}, measures {entry.size}."
+    predicates, nouns, denied = _en_parts(entry)
+    predicates = _en_head(entry) + predicates
+    if predicates:
+        text += f" It is {_join(predicates)}."
+    if nouns:
+        text += f" It has {_join(nouns)}."
+    return text + "".join(f" It has {phrase}." for phrase in denied)
 
 
 def _listed(entry: Entry, number: int, rng: np.random.Generator) -> str:
