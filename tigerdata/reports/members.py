@@ -16,6 +16,7 @@ from tigerdata.reports.terms import Term
 ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
 INNER_SIZE = {"calcification", "echotexture"}
 DESCRIPTIVE = ("composition", "echogenicity")
+NEXT_MARGIN = re.compile(r"^, (?:\w+ ){0,2}(?:margins?|borders?)")
 FIELD_NONE = re.compile(r"^\s*:\s*(?:none|no|absent|negative)\s*$")
 JOINED = re.compile(r"[及和与或、]|(?<![a-z])(?:and|or)(?![a-z])")
 
@@ -329,7 +330,11 @@ class Members(State):
         return not FIELD_NONE.match(self.text[term.end : clause.end])
 
     def _margin_near(self, clause: Clause) -> bool:
-        return clause.field.startswith("margin") or bool(self._has("margin_word", clause))
+        if clause.field.startswith("margin") or self._has("margin_word", clause):
+            return True
+        # "Irregular, spiculated margins": the noun of a lone adjective comes after the comma.
+        alone = self.text[clause.start : clause.end].strip() in ("irregular", "regular", "irreg")
+        return alone and bool(NEXT_MARGIN.match(self.text[clause.end :]))
 
     def _undecided(self, fact: Fact, facts: Sequence[Fact]) -> bool:
         """ "囊实性及实性结节": members differ, so the group has neither value."""
