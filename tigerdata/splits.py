@@ -64,6 +64,32 @@ def assign(labels: Mapping[str, str], val: float, test: float, seed: int) -> dic
     return parts
 
 
+def thin(
+    parts: Mapping[int, str], group_of: Sequence[int], labels: Sequence[str], rare: Mapping[str, int], seed: int
+) -> dict[int, str]:
+    """Make classes rare on purpose: keep at most `rare[label]` training images of a class, the rest goes to `pool`.
+
+    `group_of` and `labels` are by image. Whole groups move, in a seeded order, and at least one stays, even one that
+    is larger than asked. What is held back can later show what as many real images would have brought. Raises
+    UserError for a class that has no training image and for a number below one.
+    """
+    thinned = dict(parts)
+    for label, limit in sorted(rare.items()):
+        sizes = Counter(g for g, own in zip(group_of, labels, strict=True) if own == label and parts[g] == "train")
+        if not sizes or limit < 1:
+            known = ", ".join(sorted({own for own in labels if own}))
+            raise UserError(f"Class '{label}' cannot be thinned to {limit} training images; classes here: {known}.")
+        digest = hashlib.sha256(f"{seed}:thin:{label}".encode()).digest()
+        order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(sorted(sizes))
+        kept = 0
+        for group in (int(g) for g in order):
+            if kept and kept + sizes[group] > limit:
+                thinned[group] = "pool"
+            else:
+                kept += sizes[group]
+    return thinned
+
+
 def split(
     ws: Workspace,
     val: float = 0.15,
@@ -72,12 +98,14 @@ def split(
     name: str = "default",
     from_cohort: bool = False,
     allow_missing_patients: bool = False,
+    rare: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, int]]:
     """Write the split `name` for all accepted images and return part -> class -> number of images.
 
     By patient, stratified by class (that of the prompt, else of the image); images with the same file hash or the
     same pixels stay together. `from_cohort` takes the part from the images' cohort (train, val, test, or pool for
-    extra real images that no step may use unasked) and checks that it cuts no group.
+    extra real images that no step may use unasked) and checks that it cuts no group. `rare` (class -> number) thins
+    classes of the training part on purpose, for experiments (`thin`).
 
     Raises UserError when an image has no patient and `allow_missing_patients` is not set (then each such image counts
     as a patient of its own), when a cohort is missing or unknown, and when a cohort cuts a group.
@@ -109,6 +137,7 @@ def split(
     ]
     group_of = groups([*links, *([("file", s), *([("patient", p)] if p else [])] for s, p in copies)])[: len(links)]
     parts = _cohort_parts(images, group_of) if from_cohort else _stratified(images, group_of, val, test, seed)
+    parts = thin(parts, group_of, [row[4] for row in images], rare or {}, seed)
     rows = pd.DataFrame(
         [(name, r[0], r[2], parts[g]) for r, g in zip(images, group_of, strict=True)],
         columns=["name", "image_id", "patient_id", "split"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kb.errors import UserError
 from tigerdata.images.ingest import ingest_images
-from tigerdata.splits import assign, groups, split
+from tigerdata.splits import assign, groups, split, thin
 from tigerdata.workspace import Workspace
 
 labelled = st.dictionaries(
@@ -150,3 +150,36 @@ def test_cohorts_are_taken_over_and_a_cut_patient_is_refused(ws: Workspace, list
 def test_an_empty_workspace_says_what_to_do(ws: Workspace) -> None:
     with pytest.raises(UserError, match="ingest images"):
         split(ws)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 15), st.sampled_from("ab")), min_size=1, max_size=60),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_thinning_keeps_patients_whole_and_only_touches_its_class(
+    rows: list[tuple[int, str]], limit: int, seed: int
+) -> None:
+    group_of = [g * 2 + (label == "b") for g, label in rows]  # one class a group
+    labels = [label for _, label in rows]
+    parts = {g: ("train", "val", "test", "train")[g // 2 % 4] for g in group_of}
+    sizes = Counter(g for g, label in zip(group_of, labels, strict=True) if label == "a" and parts[g] == "train")
+    if not sizes:
+        with pytest.raises(UserError, match="cannot be thinned"):
+            thin(parts, group_of, labels, {"a": limit}, seed)
+        return
+    thinned = thin(parts, group_of, labels, {"a": limit}, seed)
+    assert thin(parts, group_of, labels, {"a": limit}, seed) == thinned
+    moved = {g for g in parts if parts[g] != thinned[g]}
+    assert moved <= set(sizes) and all(thinned[g] == "pool" for g in moved) and moved != set(sizes)
+    kept = sum(n for g, n in sizes.items() if g not in moved)
+    assert kept <= max(limit, max(sizes.values()))
+    assert all(kept + sizes[g] > limit for g in moved)  # nothing is held back that would have fitted
+
+
+def test_a_class_made_rare_in_a_workspace(small_ws: Workspace) -> None:
+    before = split(small_ws)
+    after = split(small_ws, rare={"benign": 4})
+    assert after["train"] == {"PTC": before["train"]["PTC"], "benign": 4}
+    assert after["pool"] == {"benign": before["train"]["benign"] - 4}
+    assert {k: after[k] for k in ("val", "test")} == {k: before[k] for k in ("val", "test")}

@@ -74,7 +74,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_training_is_offline_contained_and_learns(drawn: Workspace, tmp_path: Path) -> None:
-    result = run(drawn, tmp_path / "model", tmp_path, epochs=12)
+    result = run(drawn, tmp_path / "model", tmp_path, epochs=20)
     assert all(result["untouched"]) and result["held_out"] == "val"
     assert result["dice"] > 0.5, result  # a mask of chance size and place has about .2
     assert result["filled"]["without_mask"] == 12 and result["filled"]["predicted"] > 6
