@@ -30,13 +30,16 @@ class GateSettings:
     """Thresholds. A minimum of None switches that gate off; its score is still recorded when the judge is there.
 
     copy_quantile: share of real held-out images that must stay below the copy threshold.
+    copy_ceiling: the threshold is never higher. Real collections hold the same frame under two patients; measured on
+        such pairs, the threshold would let every copy through.
     donor: correlation with the donor's patient above which even a conditioned image is a copy; the donor's layout is
         asked for, so it is higher than the measured threshold of everybody else.
     inside: correlation of the nodule's texture with the donor's nodule.
     """
 
     copy_quantile: float = 0.98
-    donor: float = 0.97
+    copy_ceiling: float = 0.95
+    donor: float = 0.95
     inside: float = 0.9
     duplicate: float = 0.995
     attribute_minimum: float | None = None
@@ -117,8 +120,9 @@ class Gates:
         if settings.mask_minimum is not None and segmenter is None:
             raise UserError("the mask gate is on but no segmenter is given; give one or switch the gate off.")
         index = CopyIndex(train, list(ids), list(patients))
-        # Without held-out images nothing can be measured; .9 is then the stated fixed threshold.
-        threshold = index.threshold(held_out, settings.copy_quantile) if len(held_out) else 0.9
+        # Without held-out images nothing can be measured; the ceiling is then the stated fixed threshold.
+        measured = index.threshold(held_out, settings.copy_quantile) if len(held_out) else 1.0
+        threshold = min(measured, settings.copy_ceiling)
         return cls(settings, Limits.fit(train), index, threshold, judge, segmenter)
 
     def thresholds(self) -> dict[str, Any]:

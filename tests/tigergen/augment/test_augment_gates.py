@@ -114,6 +114,14 @@ def test_duplicates_are_the_later_ones_and_found_in_any_chunk() -> None:
         assert [(r, f) for r, f, _ in duplicates(prints, 0.995, chunk)] == [(7, 3), (20, 3), (25, 11)]
 
 
+def test_the_same_frame_under_two_patients_does_not_open_the_gate(gates: Gates) -> None:
+    real = gates.index
+    held = np.concatenate([real.images[:10], stack(1000, 1000, 90)])
+    spoilt = Gates.fit(real.images, real.ids, real.patients, held)
+    assert real.threshold(held) == pytest.approx(1.0) and spoilt.copy_threshold == spoilt.settings.copy_ceiling
+    assert Gates.fit(real.images, real.ids, real.patients, held[:0]).copy_threshold == spoilt.settings.copy_ceiling
+
+
 class OneAnswer:
     view = "values"
 

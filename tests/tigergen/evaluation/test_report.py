@@ -223,7 +223,7 @@ def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:
     from tigergen.model import build as build_model
 
     ws = make_workspace(tmp_path / "ws", {"train": {"benign": 8, "FTC": 4}, "val": {"benign": 4, "FTC": 2}})
-    preset = {"image_size": 32, "block_out_channels": [16, 16], "norm_num_groups": 8, "cross_attention_dim": 32}
+    preset = {"model": {"image_size": 32, "unet_channels": [32, 32], "text_width": 32}}
     pipe = add_control(build_model(preset, ws.kb.phrases(), seed=0))
     pipe.save_pretrained(tmp_path / "model")
     plan = make_plan(ws, "FTC", 3, rare_below=6, sampling={"steps": 2})
