@@ -125,8 +125,11 @@ class Reader(Members):
                             "echotexture", term.value, term.start, term.end, certainty.certainty, certainty.cue, "gland"
                         )
                     )
-            if term.attribute == LOCATION and term.value in ("left", "right"):
-                self.side = term
+        sides = [t for t in terms if t.attribute == LOCATION and t.value in ("left", "right")]
+        if len(sides) == 1:
+            # "右叶体积略小，可见多个结节": the lobe is the place of what is found in it.
+            self.side = sides[0]
+            self.place = Place(side=sides[0])
 
     def _is_gland_size(
         self,

@@ -135,6 +135,11 @@ TEXTS: list[tuple[str, list[tuple[Any, ...]]]] = [
         "右叶见一低回声结节，大小6×5mm，边界清。部分结节边界不清。",
         [("right", None, [6, 5], LOW, ["clear"], False)],
     ),
+    (
+        "甲状腺右叶体积略小，可见多个结节，大者位于上极，大小约9×7mm，边界清晰。",
+        [("right", "upper", [9, 7], None, ["clear"], True)],
+    ),
+    ("甲状腺左叶回声减低，呈结节样改变。", []),
     ("左叶大小约45×16mm，右叶大小约46×15mm，峡部厚3mm。右叶见片状低回声区，边界不清。", []),
     ("Posterior to the left lobe is a 9 mm hypoechoic parathyroid adenoma.", []),
     (

@@ -16,9 +16,11 @@ from tigerdata.reports.parser import parse
 from tigerdata.reports.pathology import parse_pathology
 from tigerdata.reports.text import normalise
 
-WORDS = ["左叶", "上极", "见一", "低回声", "结节", "，", "。", "大小约", "１２×８ｍｍ", "①", "未见", "钙化", "㎜",
-         "½", "ﬁ", "İ", "no ", "nodule ", "2 x 1 cm", " ", "\n", "邊界清", "TI-RADS Ⅳ", "?", "上述结节", "大者", "右叶大者",
-         "分别", "前者", "the larger", "1、", "(", ")", ":", "淋巴结", "\u200b", "e\u0301", "🩺"]  # fmt: skip
+WORDS = [
+    "左叶", "上极", "见一", "低回声", "结节", "，", "。", "大小约", "１２×８ｍｍ", "①", "未见", "钙化", "㎜",
+    "½", "ﬁ", "İ", "no ", "nodule ", "2 x 1 cm", " ", "\n", "邊界清", "TI-RADS Ⅳ", "?", "上述结节", "右叶大者", "分别",
+    "前者", "the larger", "1、", "(", ")", ":", "淋巴结", "\u200b", "e\u0301", "🩺",
+]  # fmt: skip
 
 
 def check(text: str) -> None:
