@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 
 from tigerdata.phantom.nodule import Outline
-from tigerdata.phantom.tissue import Array, Canvas, curve, ellipse, line, smoothstep, texture, wobble
+from tigerdata.phantom.tissue import Array, Canvas, curve, ellipse, line, sheared, smoothstep, texture, wobble
 
 MUSCLE_DB, FAT_DB, SKIN_DB, CONNECTIVE_DB, BLOOD_DB = -9.5, -8.0, 5.0, 0.5, -27.0
 # Distance from the anterior capsule to the top of the nodule, by extension (negative: beyond the capsule).
 GAPS_MM = {
     "absent": (2.1, 3.6),
     "abutting_capsule": (0.0, 0.2),
-    "bulging": (-2.2, -1.7),
-    "capsule_disruption": (-3.2, -2.8),
+    "bulging": (-2.0, -1.5),
+    "capsule_disruption": (-3.6, -3.2),
     "extrathyroidal": (-4.2, -3.6),
 }
 # Where along the lobe a pole lies in a longitudinal section (0: cranial tip, left of the image; 1: caudal tip).
@@ -171,7 +171,7 @@ def _ascending(x: Array, values: Array) -> tuple[Array, Array]:
 def paint(canvas: Canvas, lobe: Lobe, layers: Layers, plane: str, rng: np.random.Generator) -> None:
     """Fill the canvas with everything but the nodule."""
     shape = canvas.level.shape
-    fibres = texture(rng, shape, int(canvas.depth / 0.75), int(canvas.width / 6.0))
+    fibres = sheared(texture(rng, shape, int(canvas.depth / 0.75), int(canvas.width / 5.0)), rng.normal(0, 0.12))
     clouds = texture(rng, shape, 11, 9)
     canvas.level[:] = CONNECTIVE_DB + 6.5 * fibres + 2.5 * clouds
     _muscle_below(canvas, lobe, fibres, rng)
@@ -200,7 +200,7 @@ def _superficial(canvas: Canvas, layers: Layers, fibres: Array, rng: np.random.G
     length = len(canvas.x)
     line(canvas, np.full(length, 0.25, np.float32), 0.18, 2.2)
     line(canvas, layers.skin, 0.14, np.clip(0.8 + curve(rng, length, 7, 0.4), 0, None))
-    line(canvas, layers.fat, 0.16, np.clip(3.0 + curve(rng, length, 12, 1.6), 0, None))
+    line(canvas, layers.fat, 0.16, np.clip(2.8 + curve(rng, length, 24, 2.2), 0, None))
     if rng.uniform() < 0.7:
         septum = layers.skin + (layers.fat - layers.skin) * rng.uniform(0.3, 0.7) + curve(rng, length, 6, 0.15)
         line(canvas, septum, 0.13, np.clip(0.7 + curve(rng, length, 6, 0.7), 0, None))
@@ -212,7 +212,7 @@ def _superficial(canvas: Canvas, layers: Layers, fibres: Array, rng: np.random.G
 def capsule(canvas: Canvas, surface: Array, keep: Array, rng: np.random.Generator) -> None:
     """Bright anterior capsule along `surface` [W] mm, weakened where `keep` [W] is below 1, and the posterior one."""
     length = len(canvas.x)
-    strength = np.clip(3.0 + curve(rng, length, 12, 1.1), 1.2, None) * keep
+    strength = np.clip(3.0 + curve(rng, length, 24, 1.3), 1.0, None) * keep
     line(canvas, surface.astype(np.float32), 0.20, strength)
     bottom = (len(canvas.y) - 1 - np.argmax(canvas.gland[::-1], axis=0)) * np.float32(canvas.px_mm)
     present = canvas.gland.any(axis=0) & (bottom < canvas.depth - 1)
@@ -222,14 +222,15 @@ def capsule(canvas: Canvas, surface: Array, keep: Array, rng: np.random.Generato
 def _muscle_below(canvas: Canvas, lobe: Lobe, fibres: Array, rng: np.random.Generator) -> None:
     """Longus colli behind the gland and the bright, shadowing face of the spine below it."""
     length = len(canvas.x)
-    top = lobe.deep_mm + rng.uniform(0.5, 2.5) + curve(rng, length, 4, 0.9)
+    tilt = (canvas.x - canvas.width / 2) * rng.normal(0, 0.07)
+    top = lobe.deep_mm + rng.uniform(0.5, 2.5) + curve(rng, length, 4, 0.9) + tilt
     thick = rng.uniform(4.0, 7.0) + curve(rng, length, 4, 0.9)
     y = canvas.y[:, None]
     body = (y > top[None, :]) & (y < (top + thick)[None, :])
     np.copyto(canvas.level, MUSCLE_DB + 3.5 * fibres, where=body)
-    line(canvas, top.astype(np.float32), 0.22, np.clip(2.2 + curve(rng, length, 9, 2.2), 0, None))
+    line(canvas, top.astype(np.float32), 0.22, np.clip(1.6 + curve(rng, length, 14, 2.4), 0, None))
     bone = (top + thick).astype(np.float32)
-    line(canvas, bone, 0.35, np.clip(2.4 + curve(rng, length, 9, 2.8), 0, None))
+    line(canvas, bone, 0.35, np.clip(1.4 + curve(rng, length, 16, 3.2), 0, None))
     canvas.loss += np.where((y > bone[None, :]) & (y < bone[None, :] + 3.0), np.float32(3.2 * canvas.px_mm), 0.0)
 
 
@@ -241,13 +242,13 @@ def _vessels(canvas: Canvas, lobe: Lobe, rng: np.random.Generator) -> None:
     np.copyto(canvas.level, np.float32(MUSCLE_DB + 1.0), where=muscle)
     flat = float(rng.uniform(0.45, 0.8))
     for centre, axes, wall in (
-        ((x - rng.uniform(2.5, 4.5), y - rng.uniform(4.5, 6.0)), (rng.uniform(3.2, 4.5), 3.4 * flat), 0.8),
-        ((x, y), (radius, radius * rng.uniform(0.88, 1.0)), 1.8),
+        ((x - rng.uniform(3.5, 5.5), y - rng.uniform(5.5, 7.0)), (rng.uniform(3.2, 4.5), 3.4 * flat), 0.4),
+        ((x, y), (radius, radius * rng.uniform(0.88, 1.0)), 1.1),
     ):
         distance = ellipse(canvas, centre, axes, wobble(rng, canvas, 0.22))
         lumen = distance < 1.0
         np.copyto(canvas.level, np.float32(BLOOD_DB), where=lumen)
-        ring = cv2.exp(np.maximum(np.float32(-1.0 / 0.01) * (distance - np.float32(1.12)) ** 2, np.float32(-40)))
+        ring = cv2.exp(np.maximum(np.float32(-1.0 / 0.008) * (distance - np.float32(1.1)) ** 2, np.float32(-40)))
         facing = (np.abs(canvas.y - centre[1]) / axes[1]).clip(0.0, 1.0) ** 3
         canvas.diffuse += np.float32(wall) * ring * facing[:, None]
         canvas.loss -= lumen * np.float32(0.55 * canvas.px_mm)

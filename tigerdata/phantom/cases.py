@@ -75,13 +75,20 @@ def draw_attributes(
 
 
 def uniform_attributes(base: KnowledgeBase, rng: np.random.Generator) -> tuple[Attributes, str, str]:
-    """Attributes about uniform over visible values, with side and plane; values that look alike share one part."""
+    """Attributes uniform over visible values, but for the commonest of some; values that look alike share one part."""
     profile = {}
     for name, table in VISIBLE_VALUES.items():
         groups = list(table.values())
         profile[name] = {value: 1.0 / groups.count(seen) for value, seen in table.items()}
-    # Echotexture is seen in solid nodules only: they are drawn as often as all others together.
-    profile["composition"]["solid"] = 3.0
+    # One half of the nodules is solid, as echotexture is seen in those only, and one half has no calcification, halo or
+    # extension: a nodule that has everything at once shows nothing.
+    for name, value in (
+        ("composition", "solid"),
+        ("calcification", "absent"),
+        ("halo", "absent"),
+        ("extension", "absent"),
+    ):
+        profile[name][value] = sum(profile[name].values()) - profile[name][value]
     profile["nodule_location"] = {"upper": 1.0, "middle": 1.0, "lower": 1.0}
     attributes, side = draw_attributes(base, profile, rng)
     plane = _pick(profile["sonogram_direction"], rng)

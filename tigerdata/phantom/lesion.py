@@ -9,10 +9,10 @@ from tigerdata.phantom.nodule import ANGLES, Attributes, Outline, first
 from tigerdata.phantom.tissue import Array, Canvas, smoothstep, texture
 
 ECHO_DB = {
-    "hyperechoic": 9.0,
+    "hyperechoic": 10.0,
     "isoechoic": 0.0,
-    "hypoechoic": -8.0,
-    "markedly_hypoechoic": -16.0,
+    "hypoechoic": -9.0,
+    "markedly_hypoechoic": -18.0,
     "anechoic": -44.0,
     "mixed_echo": -3.0,
 }
@@ -61,17 +61,14 @@ def paint(canvas: Canvas, box: Window, outline: Outline, attributes: Attributes,
     sharp = "unclear" not in margin
     s = box.s
     if not sharp:
-        s = s + 0.8 * texture(rng, s.shape, s.shape[0] // 14 + 2, s.shape[1] // 14 + 2)
-    width = 0.25 if sharp else min(3.0, 0.26 * outline.width_mm + 0.6)
+        s = s + 0.25 * texture(rng, s.shape, s.shape[0] // 14 + 2, s.shape[1] // 14 + 2)
+    width = 0.25 if sharp else min(4.4, 0.28 * outline.width_mm + 1.2)
     alpha = smoothstep(0.5 - s / width)
     outside = 1.0 - smoothstep(0.5 - box.s / 0.4)
     mirror *= outside
     diffuse *= outside
     level += alpha * (inner - level)
     loss -= fluid * np.float32(0.55 * canvas.px_mm)
-    if sharp and echo == "isoechoic" and first(attributes, "halo", "absent") == "absent":
-        # Without a halo, a thin dark line is all that tells an isoechoic nodule from the gland around it.
-        level -= np.float32(14.0) * cv2.exp(np.float32(-0.5 / 0.3**2) * (box.s + np.float32(0.1)) ** 2)
     if sharp:
         _interfaces(box, diffuse, loss, outline, canvas.px_mm, "encapsulated" in margin, rng)
     _calcify(canvas, box, outline, attributes, rng)
@@ -90,6 +87,8 @@ def _interior(
     shape = box.s.shape
     height, width = shape[0] * canvas.px_mm, shape[1] * canvas.px_mm
     base = ECHO_DB["isoechoic" if echo == "anechoic" and composition != "cystic" else echo]
+    if composition == "predominantly_cystic":
+        base = max(base, -3.0)  # a dark solid part could not be told from the fluid around it
     inner = np.full(shape, base, np.float32)
     textures = attributes.get("echotexture", [])
     fluid = np.zeros(shape, bool)
@@ -122,25 +121,27 @@ def _interior(
         for _ in range(5):
             x, y = _inside_point(outline, rng, 0.65)
             inner += 9.0 * np.exp(-((box.u - x) ** 2 + (box.v - y) ** 2) / 0.9)
-    fluid |= _cavities(box, outline, composition, textures, rng)
+    fluid |= _cavities(box, outline, composition, textures, first(attributes, "halo", "absent"), rng)
     inner[fluid] = FLUID_DB
     return inner, fluid
 
 
-def _cavities(box: Window, outline: Outline, composition: str, textures: list[str], rng: np.random.Generator) -> Array:
+def _cavities(
+    box: Window, outline: Outline, composition: str, textures: list[str], halo: str, rng: np.random.Generator
+) -> Array:
     """Cystic spaces: one large cavity by composition, several small ones by echotexture."""
-    shares = {"predominantly_solid": 0.28, "mixed_cystic_solid": 0.5, "predominantly_cystic": 0.76}
+    shares = {"predominantly_solid": 0.32, "mixed_cystic_solid": 0.52, "predominantly_cystic": 0.76}
     cavity = np.zeros(box.s.shape, bool)
+    scale = (outline.width_mm + outline.height_mm) / 2
     if composition in shares:
         turn = rng.uniform(0, 2 * np.pi)
         wave = 0.14 * texture(rng, box.s.shape, 4, 4)
         across = (box.u * np.cos(turn) + box.v * np.sin(turn)) / (0.25 * (outline.width_mm + outline.height_mm)) + wave
-        inside = box.q < 0.88
+        inside = box.s < (-0.09 * scale if halo == "absent" else -1.9)
         if inside.any():
             cut = np.quantile(across[inside][::7], 1.0 - shares[composition])
             cavity = inside & (across > cut)
     spots: list[tuple[float, float, float]] = []
-    scale = (outline.width_mm + outline.height_mm) / 2
     if "cystic_change" in textures:
         for k in range(4):
             angle = 1.57 * k + rng.uniform(-0.4, 0.4)
@@ -176,7 +177,7 @@ def _halo(inner: Array, box: Window, outline: Outline, kind: str, capsule: bool,
         wave = 0.5 + 0.5 * np.sin(box.angle + phase)
         width = thin * 0.7 + (thick - thin * 0.7) * wave**1.2
     else:
-        width = np.full(box.s.shape, thin, np.float32)
+        width = np.full(box.s.shape, thin * (1.35 if kind == "interrupted" else 1.0), np.float32)
     ring = (box.s > outer - 0.3 - width) & (box.s < outer)
     if kind == "interrupted":
         ring &= np.sin(2 * box.angle + phase) < 0.0
@@ -191,7 +192,7 @@ def _interfaces(
     if capsule:
         diffuse += 4.6 * np.exp(-((box.s + 0.3) ** 2) / (2 * 0.28**2)) * (0.65 + 0.35 * facing)
     else:
-        diffuse += 0.9 * np.exp(-((box.s - 0.1) ** 2) / (2 * 0.16**2)) * facing**6
+        diffuse += 2.0 * np.exp(-((box.s - 0.1) ** 2) / (2 * 0.17**2)) * (0.4 + 0.6 * facing**2)
     edge = np.abs(np.abs(box.u) - 0.47 * outline.width_mm)
     loss += np.where((edge < 0.55) & (np.abs(box.v) < 1.5), np.float32(1.3 * px_mm), 0.0)
 
@@ -212,7 +213,7 @@ def _calcify(canvas: Canvas, box: Window, outline: Outline, attributes: Attribut
     for kind in attributes.get("calcification", []):
         if kind == "microcalcification":
             for x, y in _spread(outline, 6 + int(small > 10) * 3, 0.68, rng):
-                _dot(mirror, box, x, y, 0.20, 0.20, rng.uniform(8, 11))
+                _dot(mirror, box, x, y, 0.17, 0.18, rng.uniform(8, 14))
         elif kind == "comet_tail":
             for x, y in _spread(outline, 2 + int(small > 10), 0.5, rng):
                 for k in range(6):

@@ -8,16 +8,16 @@ Array = np.ndarray
 Attributes = dict[str, list[str]]
 
 ANGLES = 512
-# Longest diameter in mm for each bin of the knowledge base (cuts at 10 and 20 mm). The gaps around the cuts are as wide
-# as the spread of machine depth (32-36 mm), so that the bins stay apart in pixels too; the upper end is what a frame
-# of that depth can hold.
-SIZES_MM = {"small": (8.4, 9.4), "middle": (11.3, 16.9), "large": (20.4, 23.4)}
+# Longest diameter in mm for each bin of the knowledge base (cuts at 10 and 20 mm). The gaps around the cuts are wider
+# than the spread of machine depth (32.5-35.5 mm), so that the bins stay apart in pixels too; the upper end is what a
+# frame of that depth can hold.
+SIZES_MM = {"small": (8.2, 9.3), "middle": (11.7, 16.4), "large": (20.6, 23.4)}
 # Height over width (anteroposterior over transverse).
 ASPECTS = {
-    "taller_than_wide": (1.40, 1.60),
-    "round": (0.96, 1.04),
-    "oval": (0.62, 0.72),
-    "wider_than_tall": (0.56, 0.70),
+    "taller_than_wide": (1.45, 1.65),
+    "round": (0.97, 1.03),
+    "oval": (0.58, 0.68),
+    "wider_than_tall": (0.54, 0.66),
 }
 
 
@@ -47,14 +47,14 @@ def draw_size(attributes: Attributes, rng: np.random.Generator) -> tuple[float, 
 def draw_outline(attributes: Attributes, width_mm: float, height_mm: float, rng: np.random.Generator) -> Outline:
     """Outline whose bounding box is exactly `width_mm` x `height_mm`.
 
-    Shape is made of the slow harmonics (2-5), margin of the fast ones: an irregular shape with a smooth margin and a
+    Shape is made of the slow harmonics (2-4), margin of the fast ones: an irregular shape with a smooth margin and a
     regular shape with a jagged margin are different pictures, as they are different words.
     """
     theta = np.arange(ANGLES) * (2 * np.pi / ANGLES)
     a, b = width_mm / 2, height_mm / 2
     radius = 1.0 / np.sqrt((np.cos(theta) / a) ** 2 + (np.sin(theta) / b) ** 2)
     if first(attributes, "shape", "regular") == "irregular":
-        radius = radius * (1.0 + _harmonics(theta, (2, 0.06), (3, 0.22), (4, 0.08), (5, 0.08), rng=rng))
+        radius = radius * (1.0 + _harmonics(theta, (2, 0.06), (3, 0.26), (4, 0.08), rng=rng))
     else:
         radius = radius * (1.0 + _harmonics(theta, (2, 0.02), (3, 0.016), (4, 0.01), rng=rng))
     radius = radius + _margin(theta, attributes.get("margin", []), float(radius.mean()), rng)
@@ -71,13 +71,13 @@ def _harmonics(theta: Array, *terms: tuple[int, float], rng: np.random.Generator
 def _margin(theta: Array, values: list[str], radius: float, rng: np.random.Generator) -> Array:
     """Displacement of the outline in mm; depths are at least about two pixels of a 64-pixel frame."""
     if "spiculated" in values:
-        return max(1.9, 0.34 * radius) * _teeth(theta, int(rng.integers(8, 12)), 0.32, rng)
+        return max(1.9, 0.34 * radius) * _teeth(theta, int(rng.integers(10, 13)), 0.36, rng)
     if "lobulated" in values:
-        lobes = int(rng.integers(6, 9)) / 2.0
+        lobes = int(rng.integers(8, 11)) / 2.0
         phase = lobes * theta + 0.35 * np.sin(theta + rng.uniform(0, 6.28)) + rng.uniform(0, np.pi)
-        return max(1.3, 0.25 * radius) * (np.abs(np.sin(phase)) - 0.6) * _swing(theta, rng)
+        return max(1.4, 0.24 * radius) * (np.abs(np.sin(phase)) - 0.6) * _swing(theta, rng)
     if "irregular_margin" in values:
-        return max(1.1, 0.20 * radius) * (2.0 * _teeth(theta, int(rng.integers(7, 10)), 0.62, rng) - 0.8)
+        return max(1.4, 0.22 * radius) * (_teeth(theta, int(rng.integers(11, 15)), 0.55, rng) - 0.4)
     return np.zeros_like(theta)
 
 
@@ -86,7 +86,7 @@ def _teeth(theta: Array, count: int, width: float, rng: np.random.Generator) -> 
     total = np.zeros_like(theta)
     step = 2 * np.pi / count
     for k in range(count):
-        centre = (k + rng.uniform(-0.35, 0.35)) * step
+        centre = (k + rng.uniform(-0.25, 0.25)) * step
         distance = np.abs((theta - centre + np.pi) % (2 * np.pi) - np.pi)
         height, reach = rng.uniform(0.5, 1.2), width * step * rng.uniform(0.7, 1.3)
         total = np.maximum(total, height * np.clip(1.0 - distance / reach, 0.0, 1.0))

@@ -37,21 +37,21 @@ class Machine:
 def draw_machine(rng: np.random.Generator) -> Machine:
     """Draw the settings of one examination; nothing in them depends on the class of the patient.
 
-    Depth stays within 32-36 mm so that the bins of nodule diameter do not overlap in pixels (see `nodule.SIZES_MM`).
+    Depth stays within 32.5-35.5 mm: the bins of nodule diameter must not overlap in pixels (`nodule.SIZES_MM`).
     """
     frequency = rng.uniform(0.0, 1.0)  # 0: low (coarse speckle, deep), 1: high (fine speckle, shallow)
     return Machine(
-        depth_mm=float(rng.uniform(32.0, 36.0)),
+        depth_mm=float(rng.uniform(32.5, 35.5)),
         width_mm=float(rng.uniform(33.5, 38.0)),
-        axial_mm=0.11 - 0.03 * frequency,
-        lateral_mm=0.28 - 0.09 * frequency,
+        axial_mm=0.09 - 0.02 * frequency,
+        lateral_mm=0.24 - 0.07 * frequency,
         focus_mm=float(rng.uniform(10.0, 18.0)),
-        gain_db=float(rng.uniform(-3.0, 3.0)),
+        gain_db=float(rng.uniform(-2.5, 2.5)),
         range_db=float(rng.uniform(66.0, 80.0)),
         noise_db=float(rng.uniform(-31.0, -26.0)),
         slope_db=float(rng.uniform(0.10, 0.28)) + 0.10 * frequency,
         gamma=float(rng.uniform(0.95, 1.2)),
-        smooth_px=float(rng.uniform(0.45, 0.7)),
+        smooth_px=float(rng.uniform(0.4, 0.6)),
     )
 
 

@@ -59,6 +59,13 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], rows: int, columns
     return cv2.resize(grains, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC) * np.float32(1.2)
 
 
+def sheared(field_: Array, slope: float) -> Array:
+    """A field [H, W] sheared so that its horizontal grains run at `slope` (depth over width)."""
+    width = field_.shape[1]
+    matrix = np.array([[1.0, 0.0, 0.0], [slope, 1.0, -slope * width / 2]], np.float32)
+    return cv2.warpAffine(field_, matrix, field_.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
 def line(canvas: Canvas, depth: Array, thickness_mm: float, strength: Array | float) -> None:
     """Add an interface at `depth` [W] mm: a thin Gaussian ridge of amplitude `strength` (scalar or [W]).
 

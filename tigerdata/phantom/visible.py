@@ -17,9 +17,8 @@ VISIBLE_VALUES: dict[str, dict[str, str]] = {
         "cystic": "cystic",
         "spongiform": "spongiform",
     },
-    "echogenicity": {
-        v: v for v in ("hyperechoic", "isoechoic", "hypoechoic", "markedly_hypoechoic", "anechoic", "mixed_echo")
-    },
+    # "Mixed" is half brighter and half darker than the gland, and looks like the echotextures: it is not judged.
+    "echogenicity": {v: v for v in ("hyperechoic", "isoechoic", "hypoechoic", "markedly_hypoechoic", "anechoic")},
     "echotexture": {
         "homogeneous": "homogeneous",
         "heterogeneous": "heterogeneous",
@@ -94,6 +93,7 @@ UNDRAWN: tuple[Rule, ...] = (
     ),
     ({"composition": ("spongiform",)}, {"echogenicity": ("markedly_hypoechoic", "mixed_echo")}, "septa set the echo"),
     ({"composition": ("predominantly_cystic",)}, {"echogenicity": ("anechoic",)}, "its solid part has an echo"),
+    ({"composition": ("predominantly_cystic",)}, {"halo": HALOS}, "a dark ring cannot be seen around black fluid"),
     ({"echogenicity": ("isoechoic",)}, {"margin": ("unclear",)}, "a blurred border between equal echoes is not seen"),
     ({"nodule_location": ("isthmus",)}, {"diameter": ("large",)}, "the isthmus of a frame does not hold 20 mm"),
     ({"diameter": ("small",)}, {"echotexture": ("nodule_in_nodule",)}, "a nodule below 10 mm has no room for another"),

@@ -52,7 +52,7 @@ ZH: dict[str, dict[str, tuple[str, ...]]] = {
         "irregular_margin": ("边缘不规则", "边缘不光整"),
         "lobulated": ("边缘呈分叶状", "边缘分叶"),
         "spiculated": ("边缘呈毛刺状", "边缘可见毛刺"),
-        "encapsulated": ("结节包膜完整", "可见包膜"),
+        "encapsulated": ("结节包膜完整", "包膜回声完整"),
         "no_capsule": ("无包膜", "未见明显包膜"),
     },
     "halo": {
