@@ -124,12 +124,13 @@ def _fit(
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05, fused=True)
     steps = epochs * -(-len(pixels) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=steps, pct_start=0.2)
-    step = 0
+    step, half = 0, _computes_bfloat16()
     for _ in range(epochs):
         for rows in torch.randperm(len(pixels), generator=generator).split(BATCH):
-            # Batch norm learns nothing from one image; the next epoch shuffles it into a larger batch.
             batch = augment(pixels[rows], generator).contiguous(memory_format=torch.channels_last)
-            loss = head_loss(network.heads_of(network(batch)), targets[rows])
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                logits = network(batch)
+            loss = head_loss(network.heads_of(logits.float()), targets[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -138,6 +139,11 @@ def _fit(
             if progress is not None:
                 progress({"stage": "judge", "step": step, "steps": steps, "loss": round(float(loss.detach()), 4)})
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16: training is then over twice as fast; predictions stay float32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def head_loss(logits: Sequence[Tensor], targets: Tensor) -> Tensor:
