@@ -128,16 +128,17 @@ def augment(
     plan: Annotated[Path | None, typer.Option(help="A plan written by `tigergen plan`.")] = None,
     shard: Annotated[str, typer.Option(help="Part i of N of the work, as i/N.")] = "0/1",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Reject nothing, only record the scores.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate the images of a plan, check each, replace rejected ones; manifest, data card and leak-free donors.
 
-    Example: tigergen augment --plan plan.json --out augmented -w study
+    Example: tigergen augment --plan plan.json --out augmented --keep-all -w study
     """
     from tigergen import workshop
 
-    result = workshop.augment(open_workspace(workspace), out, target, n, plan, shard, batch, progress=reporter())
+    result = workshop.augment(open_workspace(workspace), out, target, n, plan, shard, batch, keep_all, reporter())
     show(result, as_json)
 
 

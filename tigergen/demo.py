@@ -29,13 +29,14 @@ class Budget:
     generated: int
     seeds: int
     iterations: int
-    ema: float = 0.999
+    ema: float = 0.99
+    keep_all: bool = False
 
 
 BUDGETS = {
     # A minute: every stage, nothing learned. For tests and for a first look at the commands.
     "minute": Budget(
-        "benign=24,PTC=16,FTC=6", "benign=8,FTC=4", "benign=12,FTC=8", "FTC=8", 6, 6, 1, 64, 6, 2, 6, ema=0.5
+        "benign=24,PTC=16,FTC=6", "benign=8,FTC=4", "benign=12,FTC=8", "FTC=8", 6, 6, 1, 64, 6, 2, 6, ema=0.5, keep_all=True
     ),
     # Twenty minutes on two cores.
     "demo": Budget(
@@ -64,10 +65,17 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
 
     cohorts = [word for name in ("train", "val", "test", "pool") for word in (f"--{name}", counts[name])]
     ema = ("--set", f"training.ema={budget.ema}")
-    augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *here)
+    gates = ("--keep-all",) if budget.keep_all else ()
+    augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *gates, *here)
+    # Measured for short fine stages (docs/paper.md): a higher rate that falls over the last half.
+    falling = ("--set", "fine.lr=0.002", "--set", "training.decay=0.5")
     arms = ("--target", TARGET, "--seeds", budget.seeds, "--iterations", budget.iterations, *here)
     plan = [
-        Stage("corpus", "Simulate patients: frames, reports, pathology", data("simulate", corpus, *cohorts, "--workers", 2)),
+        Stage(
+            "corpus",
+            "Simulate patients: frames, reports, pathology",
+            data("simulate", corpus, *cohorts, "--workers", 2),
+        ),
         Stage("workspace", "Make a workspace with the thyroid knowledge base", data("init", ws), ("corpus",)),
         Stage(
             "reports",
@@ -108,7 +116,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage(
             "fine",
             "Tiger, fine stage: FG- and BG-Encoder learn mask and edges",
-            gen("train", "fine", "--set", f"fine.steps={budget.fine_steps}", *ema, *here),
+            gen("train", "fine", "--set", f"fine.steps={budget.fine_steps}", *falling, *ema, *here),
             ("coarse",),
         ),
         *(
@@ -127,12 +135,18 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             ("segment",),
         ),
         Stage(
-            "augment-0", "Generate, check, keep or replace (one half)", (*augment, "--shard", "0/2"), ("fine", "plan")
+            "augment-0",
+            "Generate, check, keep or replace (one half)",
+            (*augment, "--shard", "0/2"),
+            ("fine", "plan", "judge"),
         ),
         Stage(
-            "augment-1", "Generate, check, keep or replace (other half)", (*augment, "--shard", "1/2"), ("fine", "plan")
+            "augment-1",
+            "Generate, check, keep or replace (other half)",
+            (*augment, "--shard", "1/2"),
+            ("fine", "plan", "judge"),
         ),
-        Stage("augment", "Close the augmented folder: manifest and card", augment, ("augment-0", "augment-1", "judge")),
+        Stage("augment", "Close the augmented folder: manifest and card", augment, ("augment-0", "augment-1")),
         Stage(
             "arm-generated",
             "Classifiers with generated images in every class",

@@ -133,15 +133,17 @@ def augment(
     plan: str | os.PathLike[str] | None = None,
     shard: str = "0/1",
     batch: int = 16,
+    keep_all: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
 
-    The judge, where the workspace has one, scores every image; its scores are recorded. Raises UserError unless
+    The judge, where the workspace has one, scores every image; its scores are recorded. `keep_all` rejects nothing. Raises UserError unless
     either a plan or both target and n are given.
     """
     from tigergen.augment import plan as plans
     from tigergen.augment import run
+    from tigergen.augment.gates import GateSettings
     from tigergen.evaluation.judge import Judge
 
     if (plan is None) == (target is None or n is None):
@@ -153,7 +155,8 @@ def augment(
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
     judge = model_folder(ws, JUDGE)
     known = Judge.load(judge) if (judge / "judge.json").is_file() else None
-    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, judge=known)
+    gates = GateSettings(keep_all=keep_all)
+    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=known)
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class GateSettings:
     donor: correlation with the donor's patient above which even a conditioned image is a copy; the donor's layout is
         asked for, so it is higher than the measured threshold of everybody else.
     inside: correlation of the nodule's texture with the donor's nodule.
+    keep_all: reject nothing, record the scores alone: to look at a model that has hardly learned.
     """
 
     copy_quantile: float = 0.98
@@ -44,6 +45,7 @@ class GateSettings:
     duplicate: float = 0.995
     attribute_minimum: float | None = None
     mask_minimum: float | None = None
+    keep_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Gates:
             scores = self._copy_scores(image, similar[n], donors[n], masks[n])
             scores |= {"attributes": agreement[n]} if agreement else {}
             scores |= {"mask": overlap[n]} if overlap else {}
-            out.append(Verdict(scores, self.limits.reason(images[n]) or self._reason(scores)))
+            reason = self.limits.reason(images[n]) or self._reason(scores)
+            out.append(Verdict(scores, None if self.settings.keep_all else reason))
         return out
 
     def _copy_scores(
