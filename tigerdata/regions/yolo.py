@@ -43,7 +43,8 @@ def _ultralytics() -> Any:
     os.environ["YOLO_OFFLINE"] = "true"
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ["YOLO_VERBOSE"] = "false"
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / f"tigerdata-yolo-{os.getuid()}"))
+    owner = getattr(os, "getuid", lambda: 0)()  # Windows has no user numbers, and a temporary folder for each user
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / f"tigerdata-yolo-{owner}"))
     try:
         ultralytics = importlib.import_module("ultralytics")
     except ImportError as error:
