@@ -86,7 +86,7 @@ def ingest_reports(
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_reports(open_workspace(workspace), files), as_json)
+    show(ingest.ingest_reports(open_workspace(workspace), files, reporter()), as_json)
 
 
 @ingest_app.command("pathology")
@@ -101,7 +101,7 @@ def ingest_pathology(
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_pathology(open_workspace(workspace), files), as_json)
+    show(ingest.ingest_pathology(open_workspace(workspace), files, reporter()), as_json)
 
 
 @ingest_app.command("images")
@@ -117,7 +117,7 @@ def ingest_images(
     """
     from tigerdata.images import ingest
 
-    show(ingest.ingest_images(open_workspace(workspace), path, source=source), as_json)
+    show(ingest.ingest_images(open_workspace(workspace), path, source=source, progress=reporter()), as_json)
 
 
 @data_app.command("parse")
@@ -159,6 +159,10 @@ def split(
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for the test.")] = 0.15,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     from_cohort: Annotated[bool, typer.Option("--from-cohort", help="Take the cohort column of the images.")] = False,
+    rare: Annotated[str, typer.Option(help="Make classes rare for an experiment: class=images in training.")] = "",
+    allow_missing_patients: Annotated[
+        bool, typer.Option("--allow-missing-patients", help="Split images without a patient id one by one.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,7 +172,16 @@ def split(
     """
     from tigerdata import splits
 
-    show(splits.split(open_workspace(workspace), val=val, test=test, seed=seed, from_cohort=from_cohort), as_json)
+    result = splits.split(
+        open_workspace(workspace),
+        val=val,
+        test=test,
+        seed=seed,
+        from_cohort=from_cohort,
+        allow_missing_patients=allow_missing_patients,
+        rare=_counts(rare, "--rare") or None,
+    )
+    show(result, as_json)
 
 
 @data_app.command("prompts")

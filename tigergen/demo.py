@@ -33,22 +33,36 @@ class Budget:
     keep_all: bool = False
 
 
+FULL: dict[str, Any] = {
+    "train": "benign=1000,PTC=1000,FTC=30",
+    "val": "benign=300,FTC=100",
+    "test": "benign=600,FTC=600",
+    "pool": "FTC=970",
+    "seeds": 4,
+    "iterations": 400,
+}
 BUDGETS = {
-    # A minute: every stage, nothing learned. For tests and for a first look at the commands.
+    # A minute of work: every stage, nothing learned. For tests and for a first look at the commands.
     "minute": Budget(
-        "benign=24,PTC=16,FTC=6", "benign=8,FTC=4", "benign=12,FTC=8", "FTC=8", 6, 6, 1, 64, 6, 2, 6, ema=0.5, keep_all=True
+        train="benign=24,PTC=16,FTC=6",
+        val="benign=8,FTC=4",
+        test="benign=12,FTC=8",
+        pool="FTC=8",
+        coarse_steps=6,
+        fine_steps=6,
+        segmenter_epochs=1,
+        judge_frames=64,
+        generated=6,
+        seeds=2,
+        iterations=6,
+        ema=0.5,
+        keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(
-        "benign=1000,PTC=1000,FTC=30", "benign=300,FTC=100", "benign=600,FTC=600", "FTC=970",
-        coarse_steps=1000, fine_steps=1000, segmenter_epochs=8, judge_frames=6000, generated=300, seeds=4, iterations=400,
-    ),
+    "demo": Budget(**FULL, coarse_steps=1000, fine_steps=1000, segmenter_epochs=8, judge_frames=6000, generated=300),
     # An hour of training on two cores.
-    "hour": Budget(
-        "benign=1000,PTC=1000,FTC=30", "benign=300,FTC=100", "benign=600,FTC=600", "FTC=970",
-        coarse_steps=4000, fine_steps=8000, segmenter_epochs=30, judge_frames=10000, generated=500, seeds=4, iterations=400,
-    ),
-}  # fmt: skip
+    "hour": Budget(**FULL, coarse_steps=4000, fine_steps=8000, segmenter_epochs=30, judge_frames=10000, generated=500),
+}
 
 
 def stages(out: Path, budget: Budget) -> list[Stage]:

@@ -138,8 +138,8 @@ def augment(
 ) -> dict[str, Any]:
     """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
 
-    The judge, where the workspace has one, scores every image; its scores are recorded. `keep_all` rejects nothing. Raises UserError unless
-    either a plan or both target and n are given.
+    The judge, where the workspace has one, scores every image; its scores are recorded. `keep_all` rejects nothing.
+    Raises UserError unless either a plan or both target and n are given.
     """
     from tigergen.augment import plan as plans
     from tigergen.augment import run

@@ -71,7 +71,8 @@ def test_failure_names_the_stage_and_its_last_words(tmp_path: Path) -> None:
 
 
 def test_events_reach_the_display_and_other_lines_reach_the_log(tmp_path: Path) -> None:
-    code = "import sys, time; print('{\"step\": 3}', file=sys.stderr); print('words', file=sys.stderr); time.sleep(1); print(0)"
+    code = "import sys, time; print('{\"step\": 3}', file=sys.stderr); print('words', file=sys.stderr)"
+    code += "; time.sleep(1); print(0)"
     seen = []
     watch = lambda journey: seen.extend(run.event.get("step") for run in journey.running.values())  # noqa: E731
     Journey([Stage("s", "", (code,))], tmp_path, watch=watch, launch=python).run()
@@ -93,7 +94,8 @@ def test_killed_journey_ends_its_children_and_continues(tmp_path: Path) -> None:
         folder = pathlib.Path({str(tmp_path)!r})
         def launch(stage): return [sys.executable, "-c", *stage.command]
         first = Stage("first", "", ("print(1)",))
-        child = "import cli, os, threading, time; threading.Thread(target=cli._end_with_parent, daemon=True).start();" \\
+        child = "import cli, os, threading, time;" \\
+                "threading.Thread(target=cli._end_with_parent, daemon=True).start();" \\
                 f"open({str(tmp_path / "pid")!r}, 'w').write(str(os.getpid())); time.sleep(60)"
         Journey([first, Stage("long", "", (child,), ("first",))], folder, launch=launch).run()
     """)

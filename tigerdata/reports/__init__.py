@@ -1,0 +1,1 @@
+"""Report texts become structured facts: normalise, split, find terms and sizes, link nodules, judge assertion."""
