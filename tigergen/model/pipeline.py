@@ -139,8 +139,9 @@ class TigerPipeline(DiffusionPipeline):
         mode is `text`). roles: a list of (phrase, role) for each FG prompt; tau: frequency of joint phrases, by
         default that of the training corpus. seeds: one an image (default 0, 1, ...); image k is drawn from seeds[k]
         alone, so the rest of the batch changes it by rounding only (at most 1-2 grey levels in few pixels).
-        guidance: beta of equation 13 (2.5 follows edges closer but raises the contrast). sampler: `dpm++` or `ddim`. mode: `joint` (both encoders, fused), `sequential`
-        (nodule with the FG-Encoder, then the rest around it with the BG-Encoder), `fg`, `bg`, `text` (no encoder).
+        guidance: beta of equation 13 (2.5 follows edges closer but raises the contrast). sampler: `dpm++` or `ddim`.
+        mode: `joint` (both encoders, fused), `sequential` (nodule with the FG-Encoder, then the rest around it with
+        the BG-Encoder), `fg`, `bg`, `text` (no encoder).
         init_images and strength: refine real images uint8 [B, H, W], from 0 (keep) to 1 (noise), default 0.5.
         keep_control: the unconditional half of the guidance keeps the control, so that beta strengthens words only;
         False is equation 13, where beta strengthens mask and edges too (measured: edges are followed far better).
