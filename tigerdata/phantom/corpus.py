@@ -148,7 +148,7 @@ def write_corpus(
     for count in _map(chunks, folder, checked, workers):
         done += count
         if progress:
-            progress({"event": "simulate", "done": done, "total": len(jobs)})
+            progress({"stage": "simulate", "step": done, "steps": len(jobs)})
     tables.write(folder)
     return {
         "images": len(jobs),
