@@ -184,7 +184,7 @@ def make_plan(
 
 SAMPLING: dict[str, Any] = {
     "steps": 15,
-    "guidance": 2.5,
+    "guidance": 2.0,
     "sampler": "dpm++",
     "mode": "joint",
     "quality": "donor",
