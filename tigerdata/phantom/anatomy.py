@@ -15,7 +15,7 @@ from tigerdata.phantom.tissue import Array, Canvas, curve, ellipse, line, sheare
 MUSCLE_DB, FAT_DB, SKIN_DB, CONNECTIVE_DB, BLOOD_DB = -9.5, -8.0, 5.0, 0.5, -27.0
 # Distance from the anterior capsule to the top of the nodule, by extension (negative: beyond the capsule).
 GAPS_MM = {
-    "absent": (2.1, 3.6),
+    "absent": (2.6, 4.0),
     "abutting_capsule": (0.0, 0.2),
     "bulging": (-2.0, -1.5),
     "capsule_disruption": (-3.6, -3.2),

@@ -12,7 +12,7 @@ ECHO_DB = {
     "hyperechoic": 10.0,
     "isoechoic": 0.0,
     "hypoechoic": -9.0,
-    "markedly_hypoechoic": -18.0,
+    "markedly_hypoechoic": -16.5,
     "anechoic": -44.0,
     "mixed_echo": -3.0,
 }
@@ -88,7 +88,7 @@ def _interior(
     height, width = shape[0] * canvas.px_mm, shape[1] * canvas.px_mm
     base = ECHO_DB["isoechoic" if echo == "anechoic" and composition != "cystic" else echo]
     if composition == "predominantly_cystic":
-        base = max(base, -3.0)  # a dark solid part could not be told from the fluid around it
+        base = max(base, 0.0)  # a dark solid part could not be told from the fluid around it
     inner = np.full(shape, base, np.float32)
     textures = attributes.get("echotexture", [])
     fluid = np.zeros(shape, bool)
@@ -106,12 +106,12 @@ def _interior(
         inner += 3.0
     if "heterogeneous" in textures and composition != "spongiform":
         patches = texture(rng, shape, int(height / 1.7), int(width / 1.9))
-        inner += np.clip(8.5 * patches, -12.0, 11.0)
+        inner += np.clip(7.0 * patches, -9.0, 8.0)
     if "nodule_in_nodule" in textures:
         centre = _inside_point(outline, rng, 0.22)
         core = 0.14 * (outline.width_mm + outline.height_mm) + 0.5
         inner_r = np.hypot(box.u - centre[0], box.v - centre[1]) / core
-        lighter = 8.0 if base < 3.0 else -9.0
+        lighter = 6.0 if base < 3.0 else -6.0
         inner += np.where(inner_r < 1.0, np.float32(lighter), 0.0) - 11.0 * np.exp(-((inner_r - 1.12) ** 2) / 0.012)
     if "trabecular" in textures:
         tilt = rng.uniform(-0.6, 0.6)
@@ -123,6 +123,9 @@ def _interior(
             inner += 9.0 * np.exp(-((box.u - x) ** 2 + (box.v - y) ** 2) / 0.9)
     fluid |= _cavities(box, outline, composition, textures, first(attributes, "halo", "absent"), rng)
     inner[fluid] = FLUID_DB
+    if composition != "spongiform" and fluid.any():
+        wall = cv2.morphologyEx(fluid.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        inner[wall] = max(base + 4.0, 2.0)  # the smooth wall of a cavity is a good reflector
     return inner, fluid
 
 
@@ -130,7 +133,7 @@ def _cavities(
     box: Window, outline: Outline, composition: str, textures: list[str], halo: str, rng: np.random.Generator
 ) -> Array:
     """Cystic spaces: one large cavity by composition, several small ones by echotexture."""
-    shares = {"predominantly_solid": 0.32, "mixed_cystic_solid": 0.52, "predominantly_cystic": 0.76}
+    shares = {"predominantly_solid": 0.36, "mixed_cystic_solid": 0.52, "predominantly_cystic": 0.70}
     cavity = np.zeros(box.s.shape, bool)
     scale = (outline.width_mm + outline.height_mm) / 2
     if composition in shares:
@@ -169,11 +172,11 @@ def _halo(inner: Array, box: Window, outline: Outline, kind: str, capsule: bool,
     """Hypoechoic ring just inside the outline (callipers include it); changes `inner` in place."""
     if kind == "absent":
         return
-    thin = 1.0 + 0.015 * outline.width_mm
+    thin = 1.3 + 0.02 * outline.width_mm
     outer = -0.75 if capsule else 0.3
     phase = rng.uniform(0, 2 * np.pi)
     if kind == "unevenly_thick":
-        thick = min(4.2, 0.34 * min(outline.width_mm, outline.height_mm))
+        thick = min(5.0, 0.42 * min(outline.width_mm, outline.height_mm))
         wave = 0.5 + 0.5 * np.sin(box.angle + phase)
         width = thin * 0.7 + (thick - thin * 0.7) * wave**1.2
     else:
@@ -213,7 +216,7 @@ def _calcify(canvas: Canvas, box: Window, outline: Outline, attributes: Attribut
     for kind in attributes.get("calcification", []):
         if kind == "microcalcification":
             for x, y in _spread(outline, 6 + int(small > 10) * 3, 0.68, rng):
-                _dot(mirror, box, x, y, 0.17, 0.18, rng.uniform(8, 14))
+                _dot(mirror, box, x, y, 0.20, 0.20, rng.uniform(9, 14))
         elif kind == "comet_tail":
             for x, y in _spread(outline, 2 + int(small > 10), 0.5, rng):
                 for k in range(6):

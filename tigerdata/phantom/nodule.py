@@ -11,7 +11,7 @@ ANGLES = 512
 # Longest diameter in mm for each bin of the knowledge base (cuts at 10 and 20 mm). The gaps around the cuts are wider
 # than the spread of machine depth (32.5-35.5 mm), so that the bins stay apart in pixels too; the upper end is what a
 # frame of that depth can hold.
-SIZES_MM = {"small": (8.2, 9.3), "middle": (11.7, 16.4), "large": (20.6, 23.4)}
+SIZES_MM = {"small": (8.0, 9.2), "middle": (12.0, 16.2), "large": (20.6, 22.8)}
 # Height over width (anteroposterior over transverse).
 ASPECTS = {
     "taller_than_wide": (1.45, 1.65),
@@ -54,7 +54,7 @@ def draw_outline(attributes: Attributes, width_mm: float, height_mm: float, rng:
     a, b = width_mm / 2, height_mm / 2
     radius = 1.0 / np.sqrt((np.cos(theta) / a) ** 2 + (np.sin(theta) / b) ** 2)
     if first(attributes, "shape", "regular") == "irregular":
-        radius = radius * (1.0 + _harmonics(theta, (2, 0.06), (3, 0.26), (4, 0.08), rng=rng))
+        radius = radius * (1.0 + _harmonics(theta, (2, 0.07), (3, 0.30), (4, 0.06), rng=rng))
     else:
         radius = radius * (1.0 + _harmonics(theta, (2, 0.02), (3, 0.016), (4, 0.01), rng=rng))
     radius = radius + _margin(theta, attributes.get("margin", []), float(radius.mean()), rng)
@@ -75,9 +75,9 @@ def _margin(theta: Array, values: list[str], radius: float, rng: np.random.Gener
     if "lobulated" in values:
         lobes = int(rng.integers(8, 11)) / 2.0
         phase = lobes * theta + 0.35 * np.sin(theta + rng.uniform(0, 6.28)) + rng.uniform(0, np.pi)
-        return max(1.4, 0.24 * radius) * (np.abs(np.sin(phase)) - 0.6) * _swing(theta, rng)
+        return max(1.5, 0.28 * radius) * (np.abs(np.sin(phase)) - 0.6) * _swing(theta, rng)
     if "irregular_margin" in values:
-        return max(1.4, 0.22 * radius) * (_teeth(theta, int(rng.integers(11, 15)), 0.55, rng) - 0.4)
+        return max(1.6, 0.28 * radius) * (_teeth(theta, int(rng.integers(11, 15)), 0.55, rng) - 0.4)
     return np.zeros_like(theta)
 
 

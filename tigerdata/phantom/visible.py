@@ -85,7 +85,6 @@ UNDRAWN: tuple[Rule, ...] = (
         "a cyst has a sharp wall",
     ),
     ({"margin": ("unclear", "spiculated")}, {"halo": HALOS}, "a blurred or spiculated border shows no ring"),
-    ({"calcification": ("rim_calcification",), "diameter": ("small",)}, {"halo": HALOS}, "two rings need room"),
     (
         {"calcification": ("rim_calcification",)},
         {"margin": ("encapsulated", "unclear", "spiculated")},
@@ -97,6 +96,8 @@ UNDRAWN: tuple[Rule, ...] = (
     ({"echogenicity": ("isoechoic",)}, {"margin": ("unclear",)}, "a blurred border between equal echoes is not seen"),
     ({"nodule_location": ("isthmus",)}, {"diameter": ("large",)}, "the isthmus of a frame does not hold 20 mm"),
     ({"diameter": ("small",)}, {"echotexture": ("nodule_in_nodule",)}, "a nodule below 10 mm has no room for another"),
+    ({"diameter": ("small",)}, {"calcification": ("rim_calcification",)}, "a shell below 10 mm looks like a lump"),
+    ({"diameter": ("small",)}, {"halo": ("unevenly_thick", "interrupted")}, "the ring is too short to see its course"),
 )
 # attribute -> values of other attributes that hide it.
 _HIDDEN_BY: dict[str, dict[str, tuple[str, ...]]] = {

@@ -79,7 +79,7 @@ def test_two_workers_write_the_same_bytes(corpus, tmp_path):
     events = []
     write_corpus(tmp_path, SETTINGS, workers=2, progress=events.append)
     assert digest(tmp_path) == digest(out)
-    assert events[-1]["done"] == events[-1]["total"] == 45
+    assert events[-1]["step"] == events[-1]["steps"] == 45
 
 
 def test_another_seed_gives_another_corpus(corpus, tmp_path):
