@@ -17,6 +17,8 @@ ECHO_DB = {
     "mixed_echo": -3.0,
 }
 FLUID_DB, HALO_DB = -44.0, -34.0
+# Room around a nodule that its drawing can change: blurred margins and the coat of parenchyma reach less far.
+WINDOW_MM = 3.0
 
 
 @dataclass
@@ -32,10 +34,10 @@ class Window:
     q: Array
 
 
-def window(canvas: Canvas, outline: Outline, centre: tuple[float, float], margin: float = 3.0) -> Window:
+def window(canvas: Canvas, outline: Outline, centre: tuple[float, float]) -> Window:
     """Cut the window of a nodule centred at `centre` (mm) and compute its distance field."""
     x0, y0 = centre
-    half_w, half_h = outline.width_mm / 2 + margin, outline.height_mm / 2 + margin
+    half_w, half_h = outline.width_mm / 2 + WINDOW_MM, outline.height_mm / 2 + WINDOW_MM
     columns = np.flatnonzero(np.abs(canvas.x - x0) < half_w)
     rows = np.flatnonzero(np.abs(canvas.y - y0) < half_h)
     box_rows, box_columns = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -57,9 +57,8 @@ def render(
     inside = np.zeros((size, size), bool)
     inside[box.rows, box.columns] = box.s < 0
     surface, keep = _deform(site, inside, extension, grid)
-    rim = lesion.window(canvas, outline, site.centre, margin=4.0)
     coat = np.zeros((size, size), bool)
-    coat[rim.rows, rim.columns] = rim.s < (2.0 if extension == "absent" else 1.2)
+    coat[box.rows, box.columns] = box.s < (2.0 if extension == "absent" else 1.2)
     coat &= grid[:, None] > surface[None, :]
     lobe.inside |= coat
     anatomy.paint(canvas, lobe, site.layers, layout_plane, rng)
