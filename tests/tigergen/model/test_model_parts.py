@@ -48,6 +48,14 @@ def test_codec_keeps_each_block_together() -> None:
     assert codec.encode(image).latent_dist.mode()[0, :, 0, 1].tolist() == [2, 3, 6, 7]
 
 
+def test_scale_and_shift_of_a_codec_are_undone_on_the_way_back() -> None:
+    codec = PixelShuffleCodec(1, 2, 4, scaling_factor=2.0, shift_factor=-0.4)
+    images = torch.rand(2, 1, 8, 8) * 2 - 1
+    latents = images_to_latents(codec, images)
+    assert torch.allclose(latents, 2 * (F.pixel_unshuffle(images, 2) + 0.4))
+    assert torch.allclose(latents_to_images(codec, latents), images, atol=1e-6)
+
+
 def test_codec_refuses_channels_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="= 16"):
         PixelShuffleCodec(1, 4, 8)
