@@ -88,7 +88,7 @@ def test_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["parse", "missing.txt"], "There is no file 'missing.txt'"),
+        (["parse", "missing.txt"], "there is no file missing.txt"),
         (["ingest", "images", "nowhere", "-w", "."], "is no workspace"),
         (["init", "x", "--domain", "knee"], "knee"),
         (["simulate", "c", "--train", "benign"], "class=number"),

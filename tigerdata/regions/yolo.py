@@ -45,12 +45,18 @@ def _ultralytics() -> Any:
     os.environ["YOLO_VERBOSE"] = "false"
     owner = getattr(os, "getuid", lambda: 0)()  # Windows has no user numbers, and a temporary folder for each user
     os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / f"tigerdata-yolo-{owner}"))
+    # ultralytics replaces `PIL.Image.open` (with one that installs a package when it meets a file that is no image) and
+    # `torch.save` for the whole process: other rooms keep the originals.
+    image, torch = importlib.import_module("PIL.Image"), importlib.import_module("torch")
+    opener, saver = image.open, torch.save
     try:
         ultralytics = importlib.import_module("ultralytics")
     except ImportError as error:
         raise UserError(
             "Segmentation needs the extra 'yolo' (pip install 'tigerdata[yolo]'); or import masks made elsewhere."
         ) from error
+    finally:
+        vars(image)["open"], vars(torch)["save"] = opener, saver
     ultralytics.settings.update({"sync": False})
     # The data check wants a font for its plots, which are off, and would fetch it.
     data: Any = importlib.import_module("ultralytics.data.utils")

@@ -135,3 +135,13 @@ def test_only_one_module_imports_ultralytics() -> None:
         if 'import_module("ultralytics' in (text := path.read_text()) or "import ultralytics" in text
     ]
     assert users == ["tigerdata/regions/yolo.py"]
+
+
+def test_the_import_leaves_other_libraries_as_they_were() -> None:
+    """In a fresh process: ultralytics patches PIL and torch for everybody unless it is contained."""
+    code = (
+        "import PIL.Image, torch; before = (PIL.Image.open, torch.save);"
+        "from tigerdata.regions.yolo import _ultralytics; _ultralytics();"
+        "assert (PIL.Image.open, torch.save) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
