@@ -114,6 +114,7 @@ def _interior(
         core = 0.14 * (outline.width_mm + outline.height_mm) + 0.5
         inner_r = np.hypot(box.u - centre[0], box.v - centre[1]) / core
         lighter = 6.0 if base < 3.0 else -6.0
+        inner_r[box.s > -0.7] = 9.0
         inner += np.where(inner_r < 1.0, np.float32(lighter), 0.0) - 11.0 * np.exp(-((inner_r - 1.12) ** 2) / 0.012)
     if "trabecular" in textures:
         tilt = rng.uniform(-0.6, 0.6)
