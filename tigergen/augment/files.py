@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kb.files import atomic_write, sha256_file
+from kb.files import atomic_write, read_json, sha256_file
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -81,13 +81,28 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
 
 
+# Entries of a model folder that belong to its training run.
+RUN_RECORDS = {"checkpoint", "training.json"}
+
+
 def model_id(folder: Path) -> str:
-    """Sixteen hexadecimal digits over every weight and setting file of a model folder, checkpoints left out."""
+    """Sixteen hexadecimal digits over every weight and setting of a model folder: equal models have equal ids.
+
+    Left out is what tells a run and not a model: checkpoints, the training record (it holds seconds) and the place
+    where a part was loaded from.
+    """
     state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.suffix in {".safetensors", ".json"} and len(name.parts) <= 2 and name.parts[0] != "checkpoint":
+        if len(name.parts) > 2 or name.parts[0] in RUN_RECORDS:
+            continue
+        if path.suffix == ".safetensors":
             state.update(f"{name.as_posix()} {sha256_file(path)}\n".encode())
+        elif path.suffix == ".json":
+            settings = read_json(path)
+            if isinstance(settings, dict):
+                settings.pop("_name_or_path", None)
+            state.update(f"{name.as_posix()} {json.dumps(settings, sort_keys=True)}\n".encode())
     return state.hexdigest()[:16]
 
 
