@@ -108,7 +108,7 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = JudgeNetwork([len(values) for values in heads.values()], size, width)
-    _fit(network, pixels, targets, epochs, seed, progress)
+    _fit(network, pixels, targets, epochs, seed, "nodule_location" not in heads, progress)
     judge = Judge(network, heads, view, {"trained_on": len(images), "epochs": epochs})
     if held_out is not None:
         judge.figures |= measure(judge, *held_out)
@@ -117,7 +117,13 @@ def train_judge(
 
 
 def _fit(
-    network: JudgeNetwork, pixels: Tensor, targets: Tensor, epochs: int, seed: int, progress: Progress | None
+    network: JudgeNetwork,
+    pixels: Tensor,
+    targets: Tensor,
+    epochs: int,
+    seed: int,
+    mirror: bool,
+    progress: Progress | None,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,7 +133,7 @@ def _fit(
     step, half = 0, _computes_bfloat16()
     for _ in range(epochs):
         for rows in torch.randperm(len(pixels), generator=generator).split(BATCH):
-            batch = augment(pixels[rows], generator).contiguous(memory_format=torch.channels_last)
+            batch = augment(pixels[rows], generator, mirror).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = network(batch)
             loss = head_loss(network.heads_of(logits.float()), targets[rows])

@@ -60,7 +60,10 @@ def coarse(
     if record is not None:
         return record
     size = preset["model"]["image_size"]
-    pipe = from_base(base, size) if base is not None else build(preset, vocabulary, preset["training"]["seed"])
+    if base is not None:
+        pipe = from_base(base, size)
+    else:
+        pipe = build(preset, vocabulary, preset["training"]["seed"], images=cases.images)
     pipe.to(PartialState().device)
     task = coarse_task(pipe, cases, preset, held_out)
     figures = train(task, preset["training"], preset["coarse"]["steps"], folder, resume, progress)
