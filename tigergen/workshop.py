@@ -74,7 +74,7 @@ def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -
     import pandas as pd
 
     from kb import store
-    from tigergen.augment.files import model_id
+    from tigergen.model.folder import model_id
 
     identity = model_id(folder)
     row = {

@@ -22,6 +22,7 @@ from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
 from tigergen.augment.plan import check_plan, plan_id, read_plan
 from tigergen.augment.slots import Slot, Slots, blocks, claim
+from tigergen.model.folder import model_id
 
 Progress = Callable[[Mapping[str, Any]], None]
 Records = list[dict[str, Any]]
@@ -169,7 +170,7 @@ def augment(
         )
     if pipe is None and not (model / "model_index.json").is_file():
         raise UserError(f"{model} is no model folder (it has no model_index.json); train one with `tigergen train`.")
-    run = _open_folder(folder, checked, files.model_id(model), batch, attempts, gates or GateSettings())
+    run = _open_folder(folder, checked, model_id(model), batch, attempts, gates or GateSettings())
     if (folder / "manifest.parquet").exists():
         return summary(folder)
     from tigergen.augment.closing import finish

@@ -12,6 +12,7 @@ from kb.errors import UserError
 from kb.files import read_json
 from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
+from tigergen.model.folder import model_id
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
 from tigergen.model.weighting import term_frequency
@@ -21,7 +22,6 @@ from tigergen.training.checkpoint import (
     finish_record,
     forget,
     identity,
-    model_digest,
     open_record,
     save_model,
 )
@@ -54,7 +54,7 @@ def coarse(
     preset = _with_steps(preset, "coarse", steps)
     _check_size(cases, preset)
     vocabulary = _vocabulary(cases, knowledge, held_out)
-    start = model_digest(base) if base is not None else hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
+    start = _start_id(base) if base is not None else hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
     wanted = identity("coarse", preset, cases.digest(), start)
     folder, record = Path(out), _open(Path(out), "coarse", preset, wanted, resume)
     if record is not None:
@@ -90,7 +90,7 @@ def fine(
     _check_size(cases, preset)
     given = _roles(cases, knowledge)
     data = hashlib.sha256(f"{cases.digest()} {given}".encode()).hexdigest()
-    wanted = identity("fine", preset, data, model_digest(coarse_folder))
+    wanted = identity("fine", preset, data, _start_id(coarse_folder))
     folder, record = Path(out), _open(Path(out), "fine", preset, wanted, resume)
     if record is not None:
         return record
@@ -102,6 +102,14 @@ def fine(
     task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases)
+
+
+def _start_id(folder: str | os.PathLike[str]) -> str:
+    """Id of the model that a stage starts from; UserError when the folder holds none."""
+    root = Path(folder)
+    if not (root / "model_index.json").exists() or not any(root.glob("*/*.safetensors")):
+        raise UserError(f"{root} is no model folder (model_index.json or weights are missing); train it first.")
+    return model_id(root)
 
 
 def _open(

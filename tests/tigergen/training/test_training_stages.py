@@ -192,3 +192,11 @@ def test_cached_inputs_equal_fresh_ones(toy: ModuleType, trained: Path) -> None:
 def test_cases_of_another_size_are_refused(toy: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="32 px"):
         stages.coarse(toy.toy_cases(size=32), toy.micro(), tmp_path / "out")
+
+
+def test_a_start_without_a_model_is_refused(toy: ModuleType, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model_index.json").write_bytes((trained / "coarse" / "model_index.json").read_bytes())
+    for start in ("absent", "bare"):
+        with pytest.raises(UserError, match="no model folder .* train it first"):
+            stages.fine(tmp_path / start, toy.toy_cases(), toy.micro(), tmp_path / "out")
