@@ -125,6 +125,14 @@ def train_judge(
     return made.figures
 
 
+def own_judge(ws: "Workspace") -> Any:
+    """The workspace's judge, or None when it has trained none."""
+    from tigergen.evaluation.judge import Judge
+
+    folder = model_folder(ws, JUDGE)
+    return Judge.load(folder) if (folder / "judge.json").is_file() else None
+
+
 def augment(
     ws: "Workspace",
     out: str | os.PathLike[str],
@@ -144,7 +152,6 @@ def augment(
     from tigergen.augment import plan as plans
     from tigergen.augment import run
     from tigergen.augment.gates import GateSettings
-    from tigergen.evaluation.judge import Judge
 
     if (plan is None) == (target is None or n is None):
         raise UserError("give either --plan, or --target together with --n.")
@@ -153,10 +160,8 @@ def augment(
     except ValueError:
         raise UserError(f"--shard '{shard}' is not of the form i/N, such as 0/2.") from None
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
-    judge = model_folder(ws, JUDGE)
-    known = Judge.load(judge) if (judge / "judge.json").is_file() else None
-    gates = GateSettings(keep_all=keep_all)
-    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=known)
+    judge, gates = own_judge(ws), GateSettings(keep_all=keep_all)
+    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=judge)
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
@@ -169,4 +174,4 @@ def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | 
         from tigerdata.regions.yolo import YoloSegmenter
 
         segmenter = YoloSegmenter(weights)
-    return measure(ws, run, segmenter=segmenter, progress=progress)
+    return measure(ws, run, own_judge(ws), segmenter, progress=progress)

@@ -34,8 +34,9 @@ def evaluate(
     """Write `evaluation.json` into the run's folder and return it.
 
     Real images to compare with are those of val and test, which the generator has not seen; the floor compares them
-    with the real training (and pool) images at the same N. At most 1,000 images a class are looked at. `judge`: a
-    `Judge` (default: the workspace's, if it has one); `segmenter`: for the Dice of asked and found nodules.
+    with the real training (and pool) images at the same N. At most 1,000 images a class are looked at. `judge`: for
+    the attributes; `segmenter`: for the Dice of asked and found nodules; without one, its figures are left out
+    (`workshop.evaluate` passes the workspace's own).
 
     Raises:
         UserError: the run is not finished or has no accepted image, or there is no real held-out image.
@@ -88,7 +89,6 @@ def evaluate(
     if segmenter is not None:
         got, best = mask_dice(segmenter, images, train.masks[donors]), mask_dice(segmenter, real, _masks(held))
         out["mask"] = {"generated": _mean(got), "real": _mean(best), "n": len(got), "n_real": len(best)}
-    judge = judge or _own_judge(ws)
     if judge is not None:
         _tell(progress, 3, "attributes")
         said = [a for c in held for a in c.attributes]
@@ -113,15 +113,6 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 def _masks(held: list[Any]) -> NDArray[np.uint8]:
     return np.concatenate([c.masks for c in held])
-
-
-def _own_judge(ws: Any) -> Any:
-    folder = ws.path / "models" / "judge"
-    if not (folder / "judge.json").is_file():
-        return None
-    from tigergen.evaluation.judge import Judge
-
-    return Judge.load(folder)
 
 
 def _compare(a: Array, b: Array) -> dict[str, float | None]:

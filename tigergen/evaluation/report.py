@@ -15,9 +15,10 @@ from PIL import Image
 
 from kb.errors import UserError
 from kb.files import atomic_write, read_json
+from tigergen import workshop
 from tigergen.evaluation import svg
 from tigergen.evaluation.arm_stats import summarise
-from tigergen.evaluation.evaluate import evaluate, gate_counts, read_evaluation
+from tigergen.evaluation.evaluate import gate_counts, read_evaluation
 
 PER_CLASS = 5
 PAIRS = 5
@@ -36,7 +37,7 @@ def write_report(
     target: str | None = None,
     arms: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Write `report.html` for a finished run; `evaluate` is called first where that was not done.
+    """Write `report.html` for a finished run; `workshop.evaluate` is called first where that was not done.
 
     `target`: default the plan's. `arms`: folder of `arms.run_arm`, default `arms_folder(ws, target)`; without arms the
     report says that nothing was compared.
@@ -50,7 +51,7 @@ def write_report(
         raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
     plan = read_json(folder / "plan.json")
     target = target or str(plan["target"])
-    measured = read_evaluation(folder) or evaluate(ws, folder)
+    measured = read_evaluation(folder) or workshop.evaluate(ws, folder)
     place = Path(arms) if arms is not None else arms_folder(ws, target)
     compared = summarise(place) if (place / "arms.json").is_file() else None
     page = render(gather(ws, folder, plan, target, measured, compared))
