@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kb.errors import UserError
 from kb.files import sha256_file
 from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
+from tigerdata.progress import Progress
 from tigerdata.regions import masks
 from tigerdata.sources.records import Box, ImageRecord, Reader
 
@@ -58,7 +59,7 @@ def ingest_images(
     ws: Workspace,
     path: str | os.PathLike[str],
     source: str = "csv",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Take a set of images into the workspace and return what happened.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import sha256_file, write_json
 from tigerdata.images.frames import read_clean
+from tigerdata.progress import Progress
 from tigerdata.regions import masks
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train_segmenter(
     threads: int = 1,
     seed: int = 0,
     name: str = "default",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a YOLO segmenter on the train part's imported nodule masks and return its Dice on the held-out part.
 
@@ -121,7 +122,7 @@ def segment(
     weights: str | os.PathLike[str] | None = None,
     segmenter: Segmenter | None = None,
     min_score: float = 0.25,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, int]:
     """Predict a nodule mask for every accepted image without one, and return counts.
 

@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.files import atomic_write
+from tigerdata.progress import Progress
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
 Files = str | Path | Iterable[str | Path]
-Progress = Callable[[Mapping[str, Any]], None]
 BATCH = 1000
 REJECTS = "rejects.csv"
 

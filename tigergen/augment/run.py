@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.progress import Progress
 from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
 from tigergen.augment.plan import check_plan, plan_id, read_plan
 from tigergen.augment.slots import Slot, Slots, blocks, claim
 from tigergen.model.folder import model_id
 
-Progress = Callable[[Mapping[str, Any]], None]
 Records = list[dict[str, Any]]
 BLOCK = 32
 WORK = ".work"

@@ -6,7 +6,7 @@ is one file, so that arms can run at different times and a killed run continues.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from kb.errors import UserError
 from kb.files import atomic_write, write_json
+from tigerdata.progress import Progress
 
-Progress = Callable[[Mapping[str, Any]], None]
 Images = NDArray[np.uint8]
 BATCH = 32
 RATE = 2e-3

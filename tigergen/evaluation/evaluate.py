@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.features import EXTRACTOR, TextureSpace
 from tigergen.evaluation.metric_classify import auroc
 from tigergen.evaluation.metric_sets import Array, MetricError, density_coverage, frechet_distance, kernel_distance
 
-Progress = Callable[[Mapping[str, Any]], None]
 Images = NDArray[np.uint8]
 LIMIT = 1000
 LEAST = 10

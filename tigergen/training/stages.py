@@ -10,6 +10,7 @@ from accelerate import PartialState
 
 from kb.errors import UserError
 from kb.files import read_json
+from tigerdata.progress import Progress
 from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
 from tigergen.model.folder import model_id
@@ -25,7 +26,7 @@ from tigergen.training.checkpoint import (
     open_record,
     save_model,
 )
-from tigergen.training.loop import Progress, train
+from tigergen.training.loop import train
 from tigergen.training.tasks import coarse_task, fine_task
 
 if TYPE_CHECKING:
