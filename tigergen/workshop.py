@@ -70,19 +70,22 @@ def train_fine(
 
 
 def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -> None:
-    """Write the model into the table `models`: what it is, where it lies and which split it has seen."""
+    """Write the model into the table `models`: what it is, where it lies and which images are behind it.
+
+    The images and not the name of a split: a split can be drawn again, what a model has seen cannot.
+    """
     import pandas as pd
 
     from kb import store
-    from tigergen.model.folder import model_id
+    from tigergen.model.folder import model_id, trained_on
 
-    identity = model_id(folder)
+    identity, seen = model_id(folder), trained_on(folder)
     row = {
         "model_id": identity,
         "kind": kind,
         "path": os.path.relpath(folder, ws.path),
         "sha256": identity,
-        "trained_on": "default:train",
+        "trained_on": None if seen is None else json.dumps(seen),
         "settings": json.dumps(settings, sort_keys=True),
     }
     with ws.connect() as con:

@@ -1,11 +1,14 @@
-"""What a model folder is, told from its files: one id for training, sampling, manifests and the database."""
+"""What a model folder says of itself: the one id that everybody uses, and the real images behind its weights."""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from kb.files import read_json, sha256_file
+from kb.files import read_json, sha256_file, write_json
+
+TRAINED_ON = "trained_on.json"
 
 
 def model_id(folder: str | os.PathLike[str]) -> str:
@@ -25,3 +28,20 @@ def model_id(folder: str | os.PathLike[str]) -> str:
                 settings.pop("_name_or_path", None)
             state.update(f"{name} {json.dumps(settings, sort_keys=True)}\n".encode())
     return state.hexdigest()[:16]
+
+
+def trained_on(folder: str | os.PathLike[str]) -> list[str] | None:
+    """Ids of the real images that shaped the model, in its own training or before; None where it does not say.
+
+    Image ids only: a model folder may be handed on, patients stay in the workspace.
+    """
+    path = Path(folder) / TRAINED_ON
+    return list(read_json(path)) if path.is_file() else None
+
+
+def write_trained_on(folder: str | os.PathLike[str], image_ids: Iterable[str] | None) -> None:
+    """Write the record that :func:`trained_on` reads; None, not known, leaves none behind."""
+    if image_ids is None:
+        (Path(folder) / TRAINED_ON).unlink(missing_ok=True)
+    else:
+        write_json(Path(folder) / TRAINED_ON, sorted(set(image_ids)))

@@ -252,7 +252,7 @@ def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "run" / "manifest.parquet")
     assert set(table["width"]) == {32} and table["roles"].str.contains("particular").any()
     with ws.connect() as con:
-        row = {"model_id": table["model_id"][0], "kind": "fine", "path": "../model", "trained_on": "default:train"}
+        row = {"model_id": table["model_id"][0], "kind": "fine", "path": "../model"}
         store.insert(con, "models", pd.DataFrame([row]))
     kept = table[table["accepted"]]
     if len(kept):

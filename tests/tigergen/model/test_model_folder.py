@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kb.files import write_json
-from tigergen.model.folder import model_id
+from tigergen.model.folder import model_id, trained_on, write_trained_on
 
 
 def write(folder: Path, seconds: float = 1.0, weights: bytes = b"one", side: int = 64, width: int = 8) -> Path:
@@ -17,6 +17,8 @@ def write(folder: Path, seconds: float = 1.0, weights: bytes = b"one", side: int
 def test_a_model_keeps_its_id_wherever_and_however_long_it_was_trained(tmp_path: Path) -> None:
     first = model_id(write(tmp_path / "here"))
     assert model_id(write(tmp_path / "there", seconds=2.0)) == first
+    write_trained_on(tmp_path / "there", ["b", "a", "b"])
+    assert trained_on(tmp_path / "there") == ["a", "b"] and trained_on(tmp_path / "here") is None
     (tmp_path / "there" / "checkpoint").mkdir()
     (tmp_path / "there" / "checkpoint" / "state.pt").write_bytes(b"half-way")
     assert model_id(tmp_path / "there") == first
