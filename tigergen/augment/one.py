@@ -44,7 +44,6 @@ def remake(
         from tigergen.model import TigerPipeline
 
         pipe = TigerPipeline.from_pretrained(ws.path / row[0])
-        pipe.set_progress_bar_config(disable=True)
     train = load_cases(ws, "train", int(pipe.config["image_size"]))
     words = {p for phrases in ws.kb.quality.values() for p in phrases}
     quality = {i: [p for p in bg.split(", ") if p in words] for i, bg in zip(train.image_ids, train.bg, strict=True)}

@@ -179,7 +179,6 @@ def augment(
         from tigergen.model import TigerPipeline
 
         pipe = TigerPipeline.from_pretrained(model)
-        pipe.set_progress_bar_config(disable=True)
     maker = _maker(ws, checked, pipe, run, batch, attempts, gates, judge, segmenter)
     _check_disk(folder, len(maker.slots), int(pipe.config["image_size"]))
     todo = blocks(len(maker.slots), run["block"])

@@ -14,7 +14,7 @@ from kb.errors import UserError
 from tigergen.model.codec import PixelShuffleCodec, block_size
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
-from tigergen.model.pipeline import TigerPipeline
+from tigergen.model.pipeline import TigerPipeline, without_bars
 from tigergen.model.tokens import phrase_tokenizer
 from tigergen.model.unet import skip_channels
 
@@ -133,6 +133,7 @@ def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
     return pipe
 
 
+@without_bars()
 def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> TigerPipeline:
     """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
 
