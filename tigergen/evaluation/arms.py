@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from kb.errors import UserError
 from kb.files import atomic_write, write_json
+from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.data import Cases, content_digest, load_cases
 
@@ -92,9 +93,7 @@ def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence
     from tigergen.augment.files import read_pixels
 
     folder = Path(run)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
-    table = pd.read_parquet(folder / "manifest.parquet", columns=["file", "label", "accepted"])
+    table = pd.read_parquet(manifest_of(folder), columns=["file", "label", "accepted"])
     table = table[table["accepted"] & table["label"].isin([target, *reference])]
     if not (table["label"] == target).any():
         raise UserError(f"{folder} holds no accepted image of {target}; plan for this class.")

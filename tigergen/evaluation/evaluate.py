@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.features import EXTRACTOR, TextureSpace
@@ -47,9 +48,7 @@ def evaluate(
     from tigergen.data import load_cases
 
     folder, rng = Path(run), np.random.default_rng(seed)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
-    table = pd.read_parquet(folder / "manifest.parquet")
+    table = pd.read_parquet(manifest_of(folder))
     kept = table[table["accepted"]].reset_index(drop=True)
     if len(kept) == 0:
         raise UserError(f"{folder} has no accepted image to evaluate; see its README for what the gates rejected.")

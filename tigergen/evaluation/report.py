@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kb.errors import UserError
 from kb.files import atomic_write, read_json
+from tigerdata.manifest import manifest_of
 from tigergen import workshop
 from tigergen.evaluation import svg
 from tigergen.evaluation.arm_stats import summarise
@@ -46,9 +46,7 @@ def write_report(
     Raises:
         UserError: the run is not finished.
     """
-    folder, path = Path(run), Path(out)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
+    folder, path = manifest_of(run).parent, Path(out)
     plan = read_json(folder / "plan.json")
     target = target or str(plan["target"])
     measured = read_evaluation(folder) or workshop.evaluate(ws, folder)
@@ -102,7 +100,7 @@ def gather(
 
     from tigergen.data import load_cases
 
-    table = pd.read_parquet(folder / "manifest.parquet")
+    table = pd.read_parquet(manifest_of(folder))
     kept = table[table["accepted"]].reset_index(drop=True)
     train = load_cases(ws, "train", int(kept["width"].iloc[0]))
     real = train.counts()
