@@ -22,7 +22,7 @@ from tigerdata.progress import Progress
 from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
 from tigergen.augment.plan import check_plan, plan_id, read_plan
-from tigergen.augment.slots import Slot, Slots, blocks, claim
+from tigergen.augment.slots import Slot, Slots, blocks, claim, donor_quality
 from tigergen.model.folder import model_id
 
 Records = list[dict[str, Any]]
@@ -227,8 +227,7 @@ def _maker(
     fitted = Gates.fit(train.images, train.image_ids, train.patient_ids, held, settings, judge, segmenter)
     wanted = {d for row in plan["rows"] for d in row["donors"]}
     donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids) if i in wanted}
-    words = {p for phrases in ws.kb.quality.values() for p in phrases}
-    quality = {i: [p for p in bg.split(", ") if p in words] for i, bg in zip(train.image_ids, train.bg, strict=True)}
+    quality = donor_quality(ws.kb, train)
     slots = Slots(plan, {i: quality[i] for i in wanted})
     sampling = dict(plan["sampling"])
     return Maker(pipe, slots, fitted, ws.kb, donors, sampling, run["model_id"], batch, attempts)
