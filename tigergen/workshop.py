@@ -88,11 +88,9 @@ def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -
         "trained_on": None if seen is None else json.dumps(seen),
         "settings": json.dumps(settings, sort_keys=True),
     }
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         con.execute("DELETE FROM models WHERE kind = ?", [kind])
         store.insert(con, "models", pd.DataFrame([row]))
-        con.commit()
 
 
 def unseen_frames(n: int) -> tuple[Any, list[dict[str, list[str]]]]:

@@ -68,6 +68,8 @@ def ingest_images(
     descriptors and conflicts, `rejected_by_code`, and `rejected`: where and code of each refused file. A refused mask
     leaves its image in, without that mask. Raises UserError for a set that cannot be read at all.
     """
+    from kb import store
+
     if source not in SOURCES:
         raise UserError(f"Unknown image source '{source}'; known: {', '.join(SOURCES)}.")
     read: Reader = importlib.import_module(SOURCES[source]).read
@@ -77,10 +79,8 @@ def ingest_images(
         _take(ws, given.root, given.name, record, batch)
         if progress:
             progress({"stage": "ingest images", "step": number, "steps": len(given.records)})
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         new = _write(con, batch)
-        con.commit()
     accepted = [row for row in batch.images.values() if row["rejected"] is None]
     by_code = Counter(r["code"] for r in batch.rejected)
     return {

@@ -131,6 +131,8 @@ def segment(
     one. Imported masks are never touched; the origin of a predicted one names the model. Raises UserError when there
     is no segmenter.
     """
+    from kb import store
+
     with ws.connect(read_only=True) as con:
         missing = con.execute(
             """SELECT image_id FROM images WHERE rejected IS NULL AND image_id NOT IN
@@ -152,10 +154,8 @@ def segment(
             rows.append(masks.save(ws, image_id, "nodule", found[0], origin, float(scores[0])))
         if progress:
             progress({"stage": "segment", "step": number, "steps": len(missing)})
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         masks.insert(con, rows)
-        con.commit()
     counts["predicted"] = len(rows)
     counts["not_found"] = len(missing) - len(rows)
     counts["flagged"] = sum(bool(row["flags"]) for row in rows)
