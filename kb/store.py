@@ -8,6 +8,7 @@ import duckdb
 
 from kb import schema
 from kb.errors import UserError
+from kb.schema import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +94,7 @@ def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> No
         if model.scope == "fg"
         for value in model.values
     ]
-    con.begin()
-    try:
+    with transaction(con):
         con.execute("DELETE FROM terms")
         con.execute("DELETE FROM term_roles WHERE statistics IS NULL")
         insert(
@@ -104,10 +104,6 @@ def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> No
         insert(
             con, "sources", pd.DataFrame(list(base.sources.items()), columns=["source_id", "citation"]), replace=True
         )
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def _open(path: Path, read_only: bool, wait_s: float) -> duckdb.DuckDBPyConnection:

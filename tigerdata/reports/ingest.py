@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.files import atomic_write
+from tigerdata.progress import Progress
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
 Files = str | Path | Iterable[str | Path]
-Progress = Callable[[Mapping[str, Any]], None]
 BATCH = 1000
 REJECTS = "rejects.csv"
 
@@ -161,8 +161,7 @@ def _write(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Sequence[Mapping
 
     from kb import store
 
-    con.begin()
-    try:
+    with store.transaction(con):
         for name, rows in tables.items():
             # `object` keeps a missing text NULL; pandas would make it NaN, and DuckDB that a number.
             frame = pd.DataFrame(list(rows), dtype=object)
@@ -171,10 +170,6 @@ def _write(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Sequence[Mapping
                 frame = frame[~frame["patient_id"].isin(known)].drop_duplicates("patient_id")
             if len(frame):
                 store.insert(con, name, frame)
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def _write_rejects(ws: Workspace, kind: str, rejects: Sequence[tuple[str, str]]) -> None:

@@ -15,7 +15,7 @@ from kb.errors import UserError
 from tigergen.model.codec import PixelShuffleCodec, block_size, standardisation
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
-from tigergen.model.pipeline import TigerPipeline, to_pixels
+from tigergen.model.pipeline import TigerPipeline, to_pixels, without_bars
 from tigergen.model.tokens import phrase_tokenizer
 from tigergen.model.unet import skip_channels
 
@@ -146,6 +146,7 @@ def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
     return pipe
 
 
+@without_bars()
 def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> TigerPipeline:
     """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
 

@@ -225,20 +225,3 @@ def test_the_disk_is_checked_beforehand(setting, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(runs.shutil, "disk_usage", lambda _: SimpleNamespace(free=5))
     with pytest.raises(UserError, match="make room"):
         runs.augment(ws, plan, model, tmp_path / "out", pipe=FakePipe())
-
-
-def test_a_model_keeps_its_id_wherever_and_however_long_it_was_trained(tmp_path: Path) -> None:
-    from kb.files import write_json
-    from tigergen.augment.files import model_id
-
-    def write(name: str, seconds: float, weights: bytes) -> Path:
-        folder = tmp_path / name
-        write_json(folder / "model_index.json", {"_name_or_path": str(folder), "image_size": 64})
-        write_json(folder / "training.json", {"seconds": seconds})
-        (folder / "unet").mkdir()
-        (folder / "unet" / "model.safetensors").write_bytes(weights)
-        return folder
-
-    first = model_id(write("here", 1.0, b"one"))
-    assert model_id(write("there", 2.0, b"one")) == first
-    assert model_id(write("other", 1.0, b"two")) != first
