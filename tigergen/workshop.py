@@ -17,6 +17,8 @@ JUDGE_SIZE = 64
 # Far from the seeds of corpora, so that the judge never trains on a frame that it will judge against.
 JUDGE_SEED = 900_000
 UNSEEN_SEED = 800_000
+UNSEEN_FRAMES = 1000
+SHIPPED_JUDGE = Path(__file__).parent / "evaluation" / "phantom_judge"
 
 
 def model_folder(ws: "Workspace", kind: str) -> Path:
@@ -99,6 +101,19 @@ def unseen_frames(n: int) -> tuple[Any, list[dict[str, list[str]]]]:
 
     images, _, attributes = uniform_frames(n, JUDGE_SIZE, UNSEEN_SEED)
     return images, attributes
+
+
+def take_shipped_judge(ws: "Workspace", frames: int = UNSEEN_FRAMES) -> dict[str, Any]:
+    """Give the workspace the judge that comes with the package and measure it again, on frames it has not seen.
+
+    It was trained on 42,000 simulated frames (`benchmarks/make_phantom_judge.py`), so it judges simulated frames only.
+    """
+    from tigergen.evaluation import judge
+
+    shipped = judge.Judge.load(SHIPPED_JUDGE)
+    shipped.figures |= judge.measure(shipped, *unseen_frames(frames))
+    shipped.save(model_folder(ws, JUDGE))
+    return shipped.figures
 
 
 def train_judge(

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional as F
 
 from kb.errors import UserError
@@ -22,10 +21,11 @@ from kb.files import atomic_write, write_json
 from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.data import Cases, content_digest, load_cases
+from tigergen.evaluation.judge_network import JudgeNetwork, computes_bfloat16
 
 Images = NDArray[np.uint8]
 BATCH = 32
-RATE = 2e-3
+RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,15 @@ def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence
     return Part(images, y, [f"generated-{n}" for n in range(len(y))], np.ones(len(y), bool))
 
 
-def network(seed: int) -> nn.Module:
-    """Six 3 x 3 convolutions with batch norm, global average, one logit: 0.13 M weights."""
+def network(seed: int, size: int) -> JudgeNetwork:
+    """The judge's architecture with one logit and fresh weights: residual blocks, mean and maximum over the image.
+
+    A network of six plain convolutions learned too slowly to show what images are worth: with 1,000 real images a class
+    it reached an AUROC of .71 in 400 iterations, this one .79 in 1,000.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        channels = 1
-        for width, stride in ((16, 2), (32, 1), (32, 2), (64, 1), (64, 2), (96, 2)):
-            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
-            channels = width
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1))
+        return JudgeNetwork([1], size)
 
 
 def case_weights(part: Part, variant: Variant) -> NDArray[np.float64]:
@@ -146,7 +145,7 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
     """
     if len(np.unique(part.y[~part.generated])) < 2:
         raise UserError("the training split holds only one of the two sides; a classifier needs both.")
-    model = network(seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network(seed, part.images.shape[1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rng = np.random.default_rng([seed, 11])
     order = rng.choice(len(part.y), size=(iterations, BATCH), p=case_weights(part, variant))
     change = None
@@ -156,12 +155,14 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
         change = Classical(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=RATE, total_steps=iterations)
-    y = torch.from_numpy(part.y).float()
+    y, half = torch.from_numpy(part.y).float(), computes_bfloat16()
     model.train()
     for step, rows in enumerate(order):
         images = part.images[rows]
         x = to_input(images if change is None else change(images)).contiguous(memory_format=torch.channels_last)
-        loss = F.binary_cross_entropy_with_logits(model(x)[:, 0], y[rows])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(x)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits.float(), y[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
