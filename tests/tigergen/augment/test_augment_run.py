@@ -151,7 +151,10 @@ def test_two_processes_share_a_folder(setting, reference: Path, tmp_path: Path, 
 
 def test_sigterm_closes_the_block_and_is_continued(setting, reference: Path, tmp_path: Path) -> None:
     process = start(setting, tmp_path / "out", slow=0.3)
-    time.sleep(1.0)
+    # The signal must find a block in hand: the handler is there once the first claim is.
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out" / ".work").glob("claims/*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode == 0 and not (tmp_path / "out" / "manifest.parquet").exists()
