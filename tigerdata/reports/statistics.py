@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
+from kb.weights import delta, omega
 
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
-
-A, B = 0.6, 5.0  # a and b of equation 9 as the paper sets them
-
-
-def term_weight(delta: float, a: float = A, b: float = B) -> float:
-    """Weight of a term by its commonness, omega = a + b / (1 + exp(b delta)) (Tiger paper, eq. 9).
-
-    >>> [round(term_weight(d), 4) for d in (0.0, 0.05, 1.0)]
-    [3.1, 2.7891, 0.6335]
-    """
-    return a + b / (1.0 + math.exp(b * delta))
 
 
 def attribute_counts(ws: Workspace) -> dict[str, Any]:
@@ -82,7 +71,6 @@ def term_table(ws: Workspace, target: str) -> list[dict[str, Any]]:
     for attribute, value, role, source in roles:
         phrase = base.phrase(attribute, value)
         tau = shares.get(phrase, 0.0)
-        weight = term_weight(0.0 if role == "particular" else tau)
         table.append(
             {
                 "phrase": phrase,
@@ -90,7 +78,7 @@ def term_table(ws: Workspace, target: str) -> list[dict[str, Any]]:
                 "value": value,
                 "role": role,
                 "tau": round(tau, 5),
-                "weight": round(weight, 4),
+                "weight": round(omega(delta(role, tau)), 4),
                 "source": source,
             }
         )
