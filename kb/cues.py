@@ -7,10 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kb.errors import UserError
-from kb.vocabulary import DOMAINS
-from kb.yamlfile import Key, Lines, read_yaml
+from kb.locate import Place, is_path, locate
+from kb.yamlfile import Key, Lines, expand, mistake, read_yaml
 
 NOTHING = re.compile(r"(?!)")
+OVERLAY = "overlay"  # class of `known` that holds the words of overlays
 
 
 class Tirads(BaseModel):
@@ -84,20 +85,31 @@ def alternation(patterns: tuple[str, ...], right: bool = True) -> re.Pattern[str
     return re.compile("|".join(parts))
 
 
-@lru_cache(maxsize=8)
 def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
-    """Read and check `kb/domains/<domain>_reports.yaml`.
+    """Read and check `<domain>_reports.yaml`; `domain` and `folder` as in `kb.load`, overlays add words to `known`.
 
     Raises UserError with file and line for a mistake, such as a pattern that is no regular expression.
     """
+    if folder is None and not is_path(domain):
+        return _packaged(domain)
+    return _load(locate(domain, folder))
+
+
+@lru_cache(maxsize=8)
+def _packaged(name: str) -> Cues:
+    return _load(locate(name))
+
+
+@lru_cache(maxsize=8)
+def _load(place: Place) -> Cues:
+    from kb import overlay
+
     lines = Lines()
-    content = read_yaml((folder or DOMAINS) / f"{domain}_reports.yaml", lines)
+    content = read_yaml(place.file("_reports"), lines)
     try:
         cues = Cues.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path: Key = tuple(first["loc"])
-        raise UserError(f"{lines.at(path)} has a mistake: {first['msg']}; correct it.") from None
+        raise mistake(lines, error) from None
     tables: list[tuple[Key, dict[str, tuple[str, ...]]]] = [
         (("cues",), cues.cues),
         (("diagnosis",), cues.diagnosis),
@@ -113,4 +125,7 @@ def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
                 except re.error as error:
                     what = f"'{pattern}' is no regular expression ({error})"
                     raise UserError(f"{lines.at((*key, name, index))}: {what}; correct it.") from None
-    return cues
+    known = [
+        re.escape(word) for path in place.overlays for text in overlay.read(path)[0].known for word in expand(text)
+    ]
+    return cues.model_copy(update={"known": {**cues.known, OVERLAY: tuple(known)}}) if known else cues

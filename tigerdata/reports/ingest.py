@@ -41,7 +41,7 @@ def ingest_reports(ws: Workspace, files: Files, progress: Progress | None = None
     done = 0
     for rows in _batches(read_rows(files)):
         accepted = _new_reports(ws, rows, counts, rejects)
-        tables = report_rows(ws.kb, ws.settings["domain"], accepted)
+        tables = report_rows(ws.kb, ws.domain, accepted)
         for name in ("reports", "nodules", "findings"):
             counts[name] += len(tables[name])
         with ws.connect() as con:
@@ -84,7 +84,7 @@ def ingest_pathology(ws: Workspace, files: Files, progress: Progress | None = No
             counts["already_known"] += 1
             continue
         known.add(key)
-        parsed = parse_pathology(text, ws.settings["domain"])
+        parsed = parse_pathology(text, ws.domain)
         subtypes[parsed["subtype"]] += 1
         counts["conflicts"] += parsed["conflict"] is not None
         ordinal = values.get("nodule_ordinal", "")

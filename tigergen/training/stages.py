@@ -14,7 +14,7 @@ from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
-from tigergen.model.weighting import term_frequency
+from kb.weights import term_frequency
 from tigergen.training import presets
 from tigergen.training.checkpoint import (
     RECORD,
