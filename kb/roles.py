@@ -5,9 +5,10 @@ rate over all values and classes of the target is at most 5 %, and at least 5 pa
 *under* is the mirror image, with 5 patients of the other class. A class takes part with at least 10 patients.
 
 * The literature's role stands unless the corpus contradicts it.
-* particular is contradicted when the value is under against any class: joint if it is over against another, else common.
-* joint is contradicted when the value is over against every class, of which there must be two: particular; or when it is
-  under against every class: common.
+* particular is contradicted when the value is under against any class: joint if it is over against another class,
+  else common.
+* joint is contradicted when the value is over against every class, of which there must be two: particular; or when it
+  is under against every class: common.
 * common means that the literature is silent: over against every class, of which there must be two, makes particular;
   over against some and under against none makes joint.
 * A role in a workspace's `vocabulary.yaml` is final.

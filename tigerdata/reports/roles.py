@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 CORPUS = "Corpus"  # the source that corpus_roles.yaml cites
 CITATION = "Reports of this workspace: log-odds with an informative prior, the rule of docs/knowledge-base.md"
 HEADER = (
-    "# Made by `tigerdata terms --target CLASS`: roles in which the reports of this workspace contradict the literature.\n"
-    "# Made anew at each call; your own roles belong into vocabulary.yaml, which comes after this file.\n"
+    "# Made by `tigerdata terms --target CLASS`: roles in which the reports of this workspace contradict the\n"
+    "# literature. Made anew at each call; your own roles belong into vocabulary.yaml, which comes after this file.\n"
 )
 ORDER = ("particular", "joint", "common")
 
@@ -27,10 +27,10 @@ def term_table(ws: Workspace, target: str, store: bool = False) -> list[dict[str
     """Every foreground value with its role for `target`, why, its frequency and its weight (equations 9 and 10).
 
     A row has phrase, attribute, value, `role` (what prompts and training use), `decided_by` (literature, corpus or
-    workspace), `literature` (the role there), `source`, `tau` (see `phrase_shares`), `weight`, `patients` with the value
-    in the target, and `against`: one comparison a class (see `kb.roles.Comparison.row`). With `store` the rows go to the
-    table `term_roles` and the roles that the corpus changed to `corpus_roles.yaml`, from where `Workspace.kb` takes
-    them. Raises UserError for a class that neither the domain nor the workspace knows.
+    workspace), `literature` (the role there), `source`, `tau` (see `phrase_shares`), `weight`, `patients` of the target
+    with the value, and `against`: one comparison a class (see `kb.roles.Comparison.row`). With `store` the rows go to
+    the table `term_roles` and the roles that the corpus changed to `corpus_roles.yaml`, from where `Workspace.kb`
+    takes them. Raises UserError for a class that neither the domain nor the workspace knows.
     """
     from tigerdata.workspace import CORPUS_FILE
 
@@ -43,36 +43,35 @@ def term_table(ws: Workspace, target: str, store: bool = False) -> list[dict[str
     shares = phrase_shares(ws)
     mine = votes.get(target, Votes(0, {}))
     rows = []
-    for attribute, model in base.attributes.items():
-        for value in model.values if model.scope == "fg" else ():
-            key = f"{attribute}.{value}"
-            literature = base.literature_role(target, attribute, value)
-            override = base.overrides.get(target, {}).get(key)
-            comparisons = compared.get(key, [])
-            role, source = base.role(target, attribute, value), base.role_sources(target, attribute, value)
-            decided = "literature" if not override else "corpus" if override.file == CORPUS_FILE else "workspace"
-            if decided != "workspace":
-                # The stored roles may be those of an earlier corpus; this call shows what the rule says now.
-                role = decide(literature, comparisons)
-                decided = "literature" if role == literature else "corpus"
-                source = (CORPUS,) if decided == "corpus" else _cited(base, target)
-            tau = shares.get(base.phrase(attribute, value), 0.0)
-            rows.append(
-                {
-                    "phrase": base.phrase(attribute, value),
-                    "attribute": attribute,
-                    "value": value,
-                    "role": role,
-                    "decided_by": decided,
-                    "literature": literature,
-                    "source": "; ".join(source),
-                    "tau": round(tau, 5),
-                    "weight": round(omega(delta(role, tau)), 4),
-                    "patients": mine.values.get(key, 0),
-                    "of_patients": mine.patients,
-                    "against": [comparison.row() for comparison in comparisons],
-                }
-            )
+    for attribute, value in _foreground(base):
+        key = f"{attribute}.{value}"
+        literature = base.literature_role(target, attribute, value)
+        override = base.overrides.get(target, {}).get(key)
+        comparisons = compared.get(key, [])
+        role, source = base.role(target, attribute, value), base.role_sources(target, attribute, value)
+        decided = "literature" if not override else "corpus" if override.file == CORPUS_FILE else "workspace"
+        if decided != "workspace":
+            # The stored roles may be those of an earlier corpus; this call shows what the rule says now.
+            role = decide(literature, comparisons)
+            decided = "literature" if role == literature else "corpus"
+            source = (CORPUS,) if decided == "corpus" else _cited(base, target)
+        tau = shares.get(base.phrase(attribute, value), 0.0)
+        rows.append(
+            {
+                "phrase": base.phrase(attribute, value),
+                "attribute": attribute,
+                "value": value,
+                "role": role,
+                "decided_by": decided,
+                "literature": literature,
+                "source": "; ".join(source),
+                "tau": round(tau, 5),
+                "weight": round(omega(delta(role, tau)), 4),
+                "patients": mine.values.get(key, 0),
+                "of_patients": mine.patients,
+                "against": [comparison.row() for comparison in comparisons],
+            }
+        )
     if store:
         _store(ws, target, rows)
     return sorted(rows, key=lambda row: (ORDER.index(row["role"]), -row["weight"], row["phrase"]))
@@ -89,21 +88,21 @@ def class_votes(ws: Workspace) -> dict[str, Votes]:
         elsewhere AS (SELECT DISTINCT patient_id FROM splits WHERE name = 'default' AND split <> 'train'),
         voters AS (
             SELECT l.person, l.label, s.attribute, s.value FROM stated s JOIN labels l USING (nodule_id)
-            WHERE l.label <> 'unknown' AND l.person NOT IN (SELECT patient_id FROM elsewhere WHERE patient_id IS NOT NULL))
+            WHERE l.label <> 'unknown'
+            AND l.person NOT IN (SELECT patient_id FROM elsewhere WHERE patient_id IS NOT NULL))
         SELECT label, attribute, value, count(DISTINCT person) FROM voters GROUP BY ALL
         UNION ALL
         SELECT label, NULL, NULL, count(DISTINCT person) FROM voters GROUP BY ALL ORDER BY ALL"""
     with ws.connect(read_only=True) as con:
         rows = con.execute(query).fetchall()
-    base = ws.kb
     told: dict[str, dict[str, int]] = {}
     patients: dict[str, int] = {}
+    foreground = _foreground(ws.kb)
     for label, attribute, value, count in rows:
         if attribute is None:
             patients[label] = count
-        elif attribute in base.attributes and base.attributes[attribute].scope == "fg":
-            if value in base.attributes[attribute].values:
-                told.setdefault(label, {})[f"{attribute}.{value}"] = count
+        elif (attribute, value) in foreground:
+            told.setdefault(label, {})[f"{attribute}.{value}"] = count
     return {label: Votes(count, told.get(label, {})) for label, count in sorted(patients.items())}
 
 
@@ -125,13 +124,8 @@ def phrase_shares(ws: Workspace) -> dict[str, float]:
     if prompts:
         return term_frequency([[part.strip() for part in prompt.split(",") if part.strip()] for prompt in prompts])
     base = ws.kb
-    phrases = [
-        [base.phrase(attribute, value)] * count
-        for attribute, value, count in stated
-        if attribute in base.attributes
-        and base.attributes[attribute].scope == "fg"
-        and value in base.attributes[attribute].values
-    ]
+    foreground = _foreground(base)
+    phrases = [[base.phrase(a, value)] * count for a, value, count in stated if (a, value) in foreground]
     return term_frequency(phrases)
 
 
@@ -143,6 +137,11 @@ def _check_target(ws: Workspace, target: str, votes: dict[str, Votes]) -> None:
         raise UserError(f"no class '{target}' is known here; the domain has {', '.join(base.subtypes)}.")
 
 
+def _foreground(base: KnowledgeBase) -> list[tuple[str, str]]:
+    """(attribute, value) of the foreground in the vocabulary's order."""
+    return [(name, value) for name, model in base.attributes.items() if model.scope == "fg" for value in model.values]
+
+
 def _cited(base: KnowledgeBase, target: str) -> tuple[str, ...]:
     return base.subtypes[target].sources if target in base.subtypes else ()
 
@@ -152,12 +151,11 @@ def _changed(
 ) -> dict[str, dict[str, list[str]]]:
     """Role -> attribute -> values of the roles that the corpus takes from the literature."""
     out: dict[str, dict[str, list[str]]] = {}
-    for attribute, model in base.attributes.items():
-        for value in model.values if model.scope == "fg" else ():
-            literature = base.literature_role(target, attribute, value)
-            role = decide(literature, compared.get(f"{attribute}.{value}", []))
-            if role != literature:
-                out.setdefault(role, {}).setdefault(attribute, []).append(value)
+    for attribute, value in _foreground(base):
+        literature = base.literature_role(target, attribute, value)
+        role = decide(literature, compared.get(f"{attribute}.{value}", []))
+        if role != literature:
+            out.setdefault(role, {}).setdefault(attribute, []).append(value)
     return {role: out[role] for role in ORDER if role in out}
 
 

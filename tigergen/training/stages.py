@@ -10,11 +10,11 @@ from accelerate import PartialState
 
 from kb.errors import UserError
 from kb.files import read_json
+from kb.weights import term_frequency
 from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
-from kb.weights import term_frequency
 from tigergen.training import presets
 from tigergen.training.checkpoint import (
     RECORD,
