@@ -43,8 +43,9 @@ def describe(base: KnowledgeBase) -> dict[str, Any]:
     }
 
 
-def value_rows(base: KnowledgeBase, attribute: str | None = None, words: int | None = 3) -> list[dict[str, Any]]:
-    """One row a value: attribute, value, side (fg or bg), phrase, words of both languages (the first `words`), sources.
+def value_rows(base: KnowledgeBase, attribute: str | None = None, words: int | None = 1) -> list[dict[str, Any]]:
+    """One row a value: attribute, value, side (fg or bg), phrase, sources, and the patterns of its
+    words in both languages (the first `words`).
 
     Raises UserError for an attribute that the domain does not have.
     """
@@ -58,8 +59,8 @@ def value_rows(base: KnowledgeBase, attribute: str | None = None, words: int | N
             for value, entry in model.values.items():
                 row = {"attribute": name, "value": value, "side": model.scope, "phrase": entry.phrase}
                 for language in ("en", "zh"):
-                    found = entry.surfaces(language)
-                    more = [f"… {len(found)} in all"] if words is not None and len(found) > words else []
+                    found = entry.en if language == "en" else entry.zh
+                    more = [f"… {len(found) - words} more"] if words is not None and len(found) > words else []
                     row[language] = ", ".join([*found[:words], *more])
                 rows.append({**row, "sources": ", ".join(model.sources)})
     return rows

@@ -182,7 +182,7 @@ def kb_show(
         show(describe(base), True)
     else:
         columns = ["attribute", "value", "side", "phrase", "en", "zh", "sources"]
-        rows = value_rows(base, attribute, None if attribute or as_json else 3)
+        rows = value_rows(base, attribute, None if attribute or as_json else 1)
         _rows(f"{base.domain}: subtypes {', '.join(base.subtypes)}", rows, columns, as_json)
 
 

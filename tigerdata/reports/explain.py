@@ -14,7 +14,7 @@ from kb.errors import UserError
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
-PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([a-z_]+)")
+PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([a-z_]+)(?:\.([a-z_]+))?")
 LOCATION, DIAMETER = "nodule_location", "diameter"
 PLACEHOLDER = "nodule"  # the class phrase while pathology has not named a class
 
@@ -32,6 +32,11 @@ class Mark:
     side: str | None
     cue: str | None
     rule: str
+
+    @property
+    def denied(self) -> bool:
+        """Whether the text says that it is not there: a denied value, or the value "absent" that a denial makes."""
+        return self.certainty == "negated" or (self.value == "absent" and self.cue is not None)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def attributes_of(nodule: Mapping[str, Any], base: kb.KnowledgeBase) -> dict[str
 
 def _mark(row: Mapping[str, Any], base: kb.KnowledgeBase) -> Mark:
     match = PATH.match(row["path"])
-    number, attribute = (match[1], match[2]) if match else (None, row["path"])
+    number, attribute, part = match.groups() if match else (None, row["path"], None)
     attribute = {"location": LOCATION, "diameter_mm": DIAMETER}.get(attribute, attribute)
     certainty = row["certainty"]
     value = row["value"]
@@ -170,8 +175,21 @@ def _mark(row: Mapping[str, Any], base: kb.KnowledgeBase) -> Mark:
         attribute, certainty = _owner(str(value), row["surface"], base), "negated"
     side = base.scope(attribute) if number is not None and attribute in base.attributes else None
     nodule = int(number) + 1 if number is not None else None
-    shown = f"{value:g} mm" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    shown = _shown(value, part if nodule is None else None)
     return Mark(row["start"], row["end"], attribute, shown, certainty, nodule, side, row["cue"], row["rule"])
+
+
+def _shown(value: Any, part: str | None) -> str:
+    """A value as people read it; `part` names what of the gland or the nodes it is ("right_mm", "suspicious")."""
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, (int, float)):
+        text = f"{value:g} mm"
+    elif isinstance(value, list):
+        text = f"{' × '.join(f'{number:g}' for number in value)} mm"
+    else:
+        text = str(value)
+    return f"{part.removesuffix('_mm').replace('_', ' ')}: {text}" if part else text
 
 
 def _owner(value: str, surface: str, base: kb.KnowledgeBase) -> str:

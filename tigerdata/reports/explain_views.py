@@ -42,6 +42,7 @@ def to_html(explained: Explanation) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     hues = attributes_in(explained)
+    marks = [*explained.marks, *explained.other]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -49,27 +50,23 @@ def to_html(explained: Explanation) -> str:
         e=explained,
         hues=hues,
         title=title,
-        pieces=[_piece(piece, marks, missed, hues) for piece, marks, missed in explained.pieces()],
+        pieces=[_piece(piece, covering, missed, hues) for piece, covering, missed in explained.pieces()],
         unread=list(dict.fromkeys(visible(surface) for _, _, surface in explained.unread)),
-        certain=_count(explained, "positive"),
-        doubtful=_count(explained, "uncertain"),
-        denied=_count(explained, "negated"),
+        several=len(explained.nodules) > 1,
+        certain=sum(mark.certainty == "positive" and not mark.denied for mark in marks),
+        doubtful=sum(mark.certainty == "uncertain" for mark in marks),
+        denied=sum(mark.denied for mark in marks),
     )
-
-
-def _count(explained: Explanation, certainty: str) -> int:
-    return sum(mark.certainty == certainty for mark in [*explained.marks, *explained.other])
 
 
 def _piece(piece: str, marks: list[Mark], missed: bool, hues: dict[str, int]) -> dict[str, Any]:
     """One piece of text for the template: CSS classes, colours, and what hovering says."""
     names = list(dict.fromkeys(mark.attribute for mark in marks))
     numbers = sorted({mark.nodule for mark in marks if mark.nodule})
-    certainties = {mark.certainty for mark in marks}
     kinds = [f"n{number}" for number in numbers] + (["rest"] if marks and not numbers else [])
-    if certainties == {"negated"}:
+    if marks and all(mark.denied for mark in marks):
         kinds.append("negated")
-    elif "uncertain" in certainties:
+    elif any(mark.certainty == "uncertain" for mark in marks):
         kinds.append("uncertain")
     says = [
         f"{f'nodule {m.nodule}: ' if m.nodule else ''}{title(m.attribute)} = {m.value}"
@@ -100,17 +97,19 @@ def to_terminal(explained: Explanation) -> list[RenderableType]:
     legend.append("unread", style="reverse dim")
     body = Text()
     last: list[Mark] = []
+    several = len(explained.nodules) > 1
     for piece, marks, missed in explained.pieces():
-        if last and set(last) - set(marks):
+        if several and set(last) - set(marks):
             body.append(_numbers([mark for mark in last if mark not in marks]), style="bold")
         style = _style(hues[marks[0].attribute]) if marks else "reverse dim" if missed else ""
-        if marks and all(mark.certainty == "negated" for mark in marks):
+        if marks and all(mark.denied for mark in marks):
             style += " strike"
         elif any(mark.certainty == "uncertain" for mark in marks):
             style += " underline"
         body.append(visible(piece), style=style)
         last = marks
-    body.append(_numbers(last), style="bold")
+    if several:
+        body.append(_numbers(last), style="bold")
     shown: list[RenderableType] = [legend, Text(), body, Text()]
     for entry in explained.nodules:
         table = Table(title=Text(f"Nodule {entry.number}: {entry.place}, {entry.size}"), title_justify="left", box=None)
