@@ -1,12 +1,12 @@
-"""Which words one group of texts uses more than another: log-odds ratio with an informative Dirichlet prior.
+"""Which words one group uses more than another: log-odds ratio with an informative Dirichlet prior, and its q-values.
 
 Monroe BL, Colaresi MP, Quinn KM. Fightin' words: lexical feature selection and evaluation for identifying the content
-of political conflict. Political Analysis 2008;16:372-403, equations 16, 19 and 22. Benjamini Y, Hochberg Y. Controlling
+of political conflict. Political Analysis 2008;16:372-403, equations 16, 18 and 21. Benjamini Y, Hochberg Y. Controlling
 the false discovery rate. J R Stat Soc B 1995;57:289-300.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Z95 = 1.959963984540054  # two-sided 95 % of the standard normal distribution
@@ -21,7 +21,7 @@ class Contrast:
 
     @property
     def z(self) -> float:
-        """Log-odds in standard errors (equation 22)."""
+        """Log-odds in standard errors (equation 21)."""
         return self.log_odds / self.error
 
     @property
@@ -35,30 +35,23 @@ class Contrast:
         return math.erfc(abs(self.z) / math.sqrt(2))
 
 
-def contrast(
-    target: Mapping[str, float], other: Mapping[str, float], prior: Mapping[str, float]
-) -> dict[str, Contrast]:
-    """Log-odds ratio of every word of `prior` between two groups of counts.
+def contrast(y: float, n: float, x: float, m: float, prior: float, weight: float) -> Contrast:
+    """Log-odds ratio of one word between a group that uses it `y` times of `n` and one that does `x` times of `m`.
 
-    With counts y, totals n, prior counts a and their total A, the log-odds of a word in a group are
-    log((y + a) / (n + A - y - a)); their difference has the variance 1 / (y + a) + 1 / (y' + a). A word that the
-    prior gives no weight is left out: its odds would be undefined where nobody uses it.
+    `prior` of `weight` prior counts are the word's. The log-odds in a group are log((y + a) / (n + A - y - a)); the
+    variance of their difference is the sum of the inverse smoothed counts, of the word and of the rest in both groups
+    (the paper's short form leaves the rest out, which is right for rare words only). Raises ValueError unless the
+    counts and the prior leave room for the word and for the rest.
 
-    >>> found = contrast({"halo": 8, "clear": 12}, {"halo": 2, "clear": 18}, {"halo": 1, "clear": 3})
-    >>> round(found["halo"].log_odds, 4), round(found["halo"].error, 4)
-    (1.4351, 0.6667)
+    >>> found = contrast(8, 20, 2, 20, prior=1, weight=4)
+    >>> round(found.log_odds, 4), round(found.error, 4)
+    (1.4351, 0.7475)
     """
-    words = [word for word, weight in prior.items() if weight > 0]
-    weight = sum(prior[word] for word in words)
-    n, m = (sum(group.get(word, 0) for word in words) for group in (target, other))
-    found = {}
-    for word in words:
-        y, x = target.get(word, 0) + prior[word], other.get(word, 0) + prior[word]
-        if n + weight - y <= 0 or m + weight - x <= 0:
-            continue  # the only word there is: its odds have no alternative
-        odds = math.log(y / (n + weight - y)) - math.log(x / (m + weight - x))
-        found[word] = Contrast(odds, math.sqrt(1 / y + 1 / x))
-    return found
+    if not (0 < prior < weight and 0 <= y <= n and 0 <= x <= m):
+        raise ValueError(f"no contrast of {y} of {n} and {x} of {m} with a prior of {prior} of {weight}")
+    cells = [y + prior, n + weight - y - prior, x + prior, m + weight - x - prior]
+    odds = math.log(cells[0] / cells[1]) - math.log(cells[2] / cells[3])
+    return Contrast(odds, math.sqrt(sum(1 / cell for cell in cells)))
 
 
 def benjamini_hochberg(values: Sequence[float]) -> list[float]:

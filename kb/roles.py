@@ -72,8 +72,9 @@ class Comparison:
 def compare(votes: Mapping[str, Votes], target: str) -> dict[str, list[Comparison]]:
     """Compare a target with each other class, value by value; classes with too few patients take no part.
 
-    The prior is informative: it spreads `PRIOR_PATIENTS` average patients over the values as all classes together do.
-    Returns value -> comparisons in the order of the classes; empty when the target itself has too few patients.
+    Each patient votes on each value, yes or no, so that a class which is described at more length does not seem to have
+    less of everything else. The prior is informative: `PRIOR_PATIENTS` patients who vote as all classes together do
+    (half a vote added to each side). A value that neither class has is not compared. Returns value -> comparisons in the order of the classes; empty when the target itself has too few patients.
     """
     enough = {name: group for name, group in votes.items() if group.patients >= MIN_PATIENTS}
     if target not in enough:
@@ -83,19 +84,21 @@ def compare(votes: Mapping[str, Votes], target: str) -> dict[str, list[Compariso
     for group in enough.values():
         for value, count in group.values.items():
             pooled[value] = pooled.get(value, 0) + count
-    prior = {value: PRIOR_PATIENTS * count / patients for value, count in sorted(pooled.items())}
-    tests = [
-        (value, other, found)
-        for other, group in enough.items()
-        if other != target
-        for value, found in contrast(enough[target].values, group.values, prior).items()
-        if enough[target].values.get(value, 0) + group.values.get(value, 0)
-    ]
+    mine = enough[target]
+    tests = []
+    for other, group in enough.items():
+        for value, count in sorted(pooled.items()) if other != target else ():
+            prior = PRIOR_PATIENTS * (count + 0.5) / (patients + 1)
+            y, x = mine.values.get(value, 0), group.values.get(value, 0)
+            if y + x:
+                found = contrast(y, mine.patients, x, group.patients, prior, PRIOR_PATIENTS)
+                tests.append((value, other, (y, x), (mine.patients, group.patients), found))
     out: dict[str, list[Comparison]] = {}
-    for (value, other, found), q in zip(tests, benjamini_hochberg([t[2].p for t in tests]), strict=True):
-        mine, theirs = enough[target], enough[other]
-        shared = (mine.values.get(value, 0), theirs.values.get(value, 0)), (mine.patients, theirs.patients)
-        out.setdefault(value, []).append(Comparison(other, found.log_odds, *found.interval, found.p, q, *shared))
+    for (value, other, shared, of, found), q in zip(
+        tests, benjamini_hochberg([test[-1].p for test in tests]), strict=True
+    ):
+        low, high = found.interval
+        out.setdefault(value, []).append(Comparison(other, found.log_odds, low, high, found.p, q, shared, of))
     return out
 
 

@@ -3,6 +3,7 @@
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,13 @@ from kb.errors import UserError
 from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", help="name=column, where a column's name is not known; may be repeated.")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option(help="Encoding of text files; default: found by their bytes (UTF-8, UTF-16, GB18030).")
+]
 
 data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
 ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
@@ -78,6 +86,12 @@ def _counts(text: str, option: str) -> dict[str, int]:
 @ingest_app.command("reports")
 def ingest_reports(
     files: Annotated[list[Path], typer.Argument(help="CSV, TSV, XLSX, JSONL, Parquet, or folders of .txt.")],
+    column: MapOption = None,
+    encoding: EncodingOption = None,
+    phi: Annotated[
+        str, typer.Option(help="standard, or strict: also every long number, any word after a name's label, all dates.")
+    ] = "standard",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that parse; 0: one a core. Changes no result.")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,22 +101,45 @@ def ingest_reports(
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_reports(open_workspace(workspace), files, reporter()), as_json)
+    result = ingest.ingest_reports(
+        open_workspace(workspace),
+        files,
+        reporter(),
+        mapping=_columns(column),
+        encoding=encoding,
+        phi=phi,
+        workers=workers or len(os.sched_getaffinity(0)),
+    )
+    show(result, as_json)
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    """Read `--map findings=所见 --map patient_id=号码`."""
+    mapping = {}
+    for text in given or []:
+        name, sign, column = text.partition("=")
+        if not (name.strip() and sign and column.strip()):
+            raise UserError(f"--map '{text}' is not of the form name=column; write e.g. --map findings=所见.")
+        mapping[name.strip()] = column.strip()
+    return mapping
 
 
 @ingest_app.command("pathology")
 def ingest_pathology(
     files: Annotated[list[Path], typer.Argument(help="Tables with a patient id and a pathology text.")],
+    column: MapOption = None,
+    encoding: EncodingOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read pathology texts: one subtype a patient and examination; conflicts are listed and left out.
+    """Read pathology texts: one subtype a patient, examination or nodule; conflicts are listed and left out.
 
     Example: tigerdata ingest pathology corpus/pathology.csv -w study
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_pathology(open_workspace(workspace), files, reporter()), as_json)
+    workspace_ = open_workspace(workspace)
+    show(ingest.ingest_pathology(workspace_, files, reporter(), mapping=_columns(column), encoding=encoding), as_json)
 
 
 @ingest_app.command("images")

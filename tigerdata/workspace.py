@@ -36,6 +36,9 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "domain": "thyroid",
     "format": 1,
     "images": {"max_megapixels": 50.0, "min_side": 16},
+    # "keyed": ids of patients, examinations and reports are stored as keyed pseudonyms (tigerdata/identity.py). "kept":
+    # as they are, for ids that are pseudonyms already.
+    "privacy": {"ids": "keyed"},
     # Two cuts a word; units and reasons are in tigerdata/conditions.py.
     "quality": {"definition": [450.0, 720.0], "detail": [0.42, 0.49], "brightness": [67.0, 77.0]},
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and

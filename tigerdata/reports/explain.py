@@ -97,17 +97,22 @@ def load_report(report: str, ws: Workspace | None) -> tuple[str, str]:
     """
     import sys
 
-    from tigerdata.reports.readers import decode
+    from tigerdata.identity import KEY_FILE, pseudonyms
+    from tigerdata.reports.encodings import decode
 
     if report == "-":
-        return "standard input", decode(sys.stdin.buffer.read(), "standard input")
+        return "standard input", decode(sys.stdin.buffer.read(), "standard input")[0]
     path = Path(report)
     if path.is_file():
-        return path.name, decode(path.read_bytes(), path.name)
+        return path.name, decode(path.read_bytes(), path.name)[0]
     if ws is None:
         raise UserError(f"there is no file {report} and no workspace here; give a text file, or a report id with -w.")
+    names = [report]
+    if (ws.path / KEY_FILE).is_file():
+        # A hospital knows its own ids; the database holds pseudonyms of them.
+        names.append(pseudonyms(ws).of("report", report) or report)
     with ws.connect(read_only=True) as con:
-        found = con.execute("SELECT text FROM reports WHERE report_id = ?", [report]).fetchone()
+        found = con.execute("SELECT text FROM reports WHERE list_contains(?, report_id)", [names]).fetchone()
     if not found:
         raise UserError(
             f"there is neither a file nor a report '{report}' in {ws.path}; `tigerdata kb query` lists ids."

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kb.errors import UserError
+from tigerdata.reports.encodings import decode
 from tigerdata.reports.parser import parse_many
-from tigerdata.reports.readers import decode
 
 
 def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) -> Iterator[dict[str, Any]]:
@@ -25,13 +25,13 @@ def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) ->
         if not path.is_file():
             raise UserError(f"there is no file {path}; give a text or JSONL file, or - for standard input.")
         name, data = path.name, path.read_bytes()
-    text = decode(data, name)
+    text, _ = decode(data, name)
     rows = _lines(text, name) if text.lstrip().startswith("{") else [{"id": Path(name).stem, "text": text}]
     yield from parse_many(rows, domain, pathology)
 
 
 def _lines(text: str, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -50,7 +50,7 @@ def unknown_words(
         reports.update({word: count for word in seen})
         if progress:
             progress({"stage": "unread words", "step": number, "steps": len(rows)})
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "word": word,
             "patients": len(who),
