@@ -1,7 +1,7 @@
 """Which words one group uses more than another: log-odds ratio with an informative Dirichlet prior, and its q-values.
 
 Monroe BL, Colaresi MP, Quinn KM. Fightin' words: lexical feature selection and evaluation for identifying the content
-of political conflict. Political Analysis 2008;16:372-403, equations 16, 18 and 21. Benjamini Y, Hochberg Y. Controlling
+of political conflict. Political Analysis 2008;16:372-403. Benjamini Y, Hochberg Y. Controlling
 the false discovery rate. J R Stat Soc B 1995;57:289-300.
 """
 
@@ -21,7 +21,7 @@ class Contrast:
 
     @property
     def z(self) -> float:
-        """Log-odds in standard errors (equation 21)."""
+        """Log-odds in standard errors, the z-score of the paper."""
         return self.log_odds / self.error
 
     @property

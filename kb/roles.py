@@ -74,7 +74,8 @@ def compare(votes: Mapping[str, Votes], target: str) -> dict[str, list[Compariso
 
     Each patient votes on each value, yes or no, so that a class which is described at more length does not seem to have
     less of everything else. The prior is informative: `PRIOR_PATIENTS` patients who vote as all classes together do
-    (half a vote added to each side). A value that neither class has is not compared. Returns value -> comparisons in the order of the classes; empty when the target itself has too few patients.
+    (half a vote added to each side). A value that neither class has is not compared. Returns value -> comparisons in
+    the order of the classes; empty when the target itself has too few patients.
     """
     enough = {name: group for name, group in votes.items() if group.patients >= MIN_PATIENTS}
     if target not in enough:

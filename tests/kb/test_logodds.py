@@ -21,7 +21,7 @@ def test_contrast_by_hand() -> None:
 
 
 def test_contrast_equals_the_paper_written_out_with_arrays() -> None:
-    """Equation 16 over a whole vocabulary, and 18 with the terms that the short form drops."""
+    """The paper's log-odds over a whole vocabulary, and its variance with the terms that the short form drops."""
     rng = np.random.default_rng(3)
     y, x = rng.integers(0, 60, 40), rng.integers(0, 400, 40)
     prior = 0.05 * (y + x + 1)
