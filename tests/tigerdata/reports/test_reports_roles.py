@@ -192,8 +192,8 @@ def test_tau_is_counted_over_findings_then_prompts_then_training_cases(small_ws:
         ]
         names = ["finding_id", "nodule_id", "attribute", "value", "certainty"]
         store.insert(con, "findings", pd.DataFrame(rows, columns=names))
-    solid = sum(value == "solid" for *_, value, _ in rows)
-    assert phrase_shares(small_ws) == {"cystic": 1 - solid / len(rows), "solid": pytest.approx(solid / len(rows))}
+    solid = sum(value == "solid" for *_, value, _ in rows) / len(rows)
+    assert phrase_shares(small_ws) == pytest.approx({"cystic": 1 - solid, "solid": solid})
     build_prompts(small_ws)
     with small_ws.connect(read_only=True) as con:
         prompts = [row[0] for row in con.execute("SELECT fg FROM prompts").fetchall()]

@@ -80,7 +80,8 @@ def test_values_of_an_attribute_with_several_are_a_pair(counted: Workspace) -> N
     with counted.connect() as con:
         con.execute(
             "INSERT INTO findings (finding_id, nodule_id, attribute, value, certainty) "
-            "SELECT nodule_id || v, nodule_id, 'margin', v, 'positive' FROM nodules, (VALUES ('clear'), ('smooth')) t(v)"
+            "SELECT nodule_id || v, nodule_id, 'margin', v, 'positive' "
+            "FROM nodules, (VALUES ('clear'), ('smooth')) t(v)"
         )
     pairs = {(row["one"], row["two"]): row for row in statistics.co_occurrence(counted, least=1)}
     assert pairs["margin.clear", "margin.smooth"]["both"] == 10
