@@ -10,6 +10,8 @@ from kb.errors import UserError
 from kb.vocabulary import DOMAINS
 from kb.yamlfile import Key, Lines, read_yaml
 
+NOTHING = re.compile(r"(?!)")
+
 
 class Tirads(BaseModel):
     """How the risk systems are named: canonical name -> patterns, tried in order."""
@@ -25,6 +27,7 @@ class Cues(BaseModel):
     cues: dict[str, tuple[str, ...]]
     patterns: dict[str, dict[str, tuple[str, ...]]]
     noise: tuple[str, ...]
+    known: dict[str, tuple[str, ...]] = {}
     tirads: Tirads
     pathology: dict[str, tuple[str, ...]]
     diagnosis: dict[str, tuple[str, ...]]
@@ -37,6 +40,20 @@ class Cues(BaseModel):
     def relations(self) -> list[tuple[str, str, re.Pattern[str]]]:
         """(attribute, value, pattern) of the values that are written as relations, such as "A/T > 1"."""
         return [(a, v, alternation(p)) for a, values in self.patterns.items() for v, p in values.items()]
+
+    @cached_property
+    def _known(self) -> dict[str, re.Pattern[str]]:
+        return {name: alternation(patterns) for name, patterns in self.known.items()}
+
+    def known_words(self, name: str) -> re.Pattern[str]:
+        """Compiled words of one class of `known`; matches nothing when the domain has no such class."""
+        return self._known.get(name, NOTHING)
+
+    @cached_property
+    def all_words(self) -> list[re.Pattern[str]]:
+        """Every cue and every class of `known` except the function words: what counts as read."""
+        clinical = [pattern for name, pattern in self._known.items() if name != "function"]
+        return [*self._compiled.values(), *clinical, *self.diagnoses.values()]
 
     @cached_property
     def systems(self) -> dict[str, re.Pattern[str]]:

@@ -11,10 +11,14 @@ from tigerdata.reports.facts import LOCATION, Fact, Nodule, places
 from tigerdata.reports.state import Content
 
 
-def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> None:
-    """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out."""
+def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> list[Clause]:
+    """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out.
+
+    Returns the clauses that speak of nodules.
+    """
     if not nodules:
-        return
+        return []
+    read: list[Clause] = []
     sentence = -1
     focus: list[Nodule] = []
     ordinals: tuple[int, ...] = ()
@@ -38,6 +42,8 @@ def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list
             many = cues["many"].search(content.text, clause.start, clause.end)
             if not where and len(focus) > 1 and not many:
                 focus = []
+        if focus:
+            read.append(clause)
         for nodule in focus:
             for category in categories[:1]:
                 nodule.category = nodule.category or category
@@ -51,6 +57,7 @@ def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list
                     nodule.facts.append(
                         Fact(term.attribute, term.value, term.start, term.end, "positive", found.cue, "impression")
                     )
+    return read
 
 
 def _narrow(focus: list[Nodule], sizes: Sequence) -> list[Nodule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import kb
@@ -15,9 +16,41 @@ from tigerdata.reports.measures import find_sizes
 from tigerdata.reports.reader import Reader
 from tigerdata.reports.resolve import Evidence, write_nodule
 from tigerdata.reports.state import Content, Findings
-from tigerdata.reports.terms import finder
-from tigerdata.reports.text import language_of, normalise
+from tigerdata.reports.terms import NOISE, finder
+from tigerdata.reports.text import Normalised, language_of, normalise
 from tigerdata.reports.tirads import find_categories
+
+
+@dataclass
+class Reading:
+    """A report as it was understood, before it is written: normalised text, what was found in it, its clauses."""
+
+    source: Normalised
+    content: Content
+    clauses: list[Clause]
+    findings: Findings
+
+    @property
+    def nodule_clauses(self) -> list[Clause]:
+        """Clauses of findings and impression that speak of nodules."""
+        return self.findings.nodule_clauses
+
+
+def understand(text: str, domain: str = "thyroid") -> Reading:
+    """Read a report without writing the result: the common part of `parse`, `unread` and `explain`."""
+    cues = load_cues(domain)
+    source = normalise(text)
+    found = finder(domain).find_all(source.text)
+    terms = [t for t in found if t.attribute != NOISE]
+    sizes = find_sizes(source.text)
+    categories = find_categories(source.text, domain)
+    protected = [t.span for t in terms] + [s.span for s in sizes] + [c.span for c in categories]
+    clauses = split(source.text, protected, domain)
+    content = Content(source.text, terms, sizes, categories, [t.span for t in found if t.attribute == NOISE])
+    findings = Reader(cues, content).read([c for c in clauses if c.section == "findings"])
+    impression = [c for c in clauses if c.section == "impression"]
+    findings.nodule_clauses += merge(cues, content, impression, findings.nodules)
+    return Reading(source, content, clauses, findings)
 
 
 def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
@@ -29,17 +62,10 @@ def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
     Every evidence row holds `text[start:end] == surface`. Nothing is raised for any text.
     """
     base, cues = kb.load(domain), load_cues(domain)
-    source = normalise(text)
-    terms = finder(domain).find(source.text)
-    sizes = find_sizes(source.text)
-    categories = find_categories(source.text, domain)
-    protected = [t.span for t in terms] + [s.span for s in sizes] + [c.span for c in categories]
-    clauses = split(source.text, protected, domain)
-    content = Content(source.text, terms, sizes, categories)
-    findings = Reader(cues, content).read([c for c in clauses if c.section == "findings"])
-    merge(cues, content, [c for c in clauses if c.section == "impression"], findings.nodules)
+    reading = understand(text, domain)
+    clauses, findings, categories = reading.clauses, reading.findings, reading.content.categories
 
-    evidence = Evidence(source)
+    evidence = Evidence(reading.source)
     out: dict[str, Any] = {"language": language_of(text)}
     out["nodules"] = [write_nodule(n, i, base, evidence) for i, n in enumerate(findings.nodules)]
     out["gland"] = _gland(findings, evidence)

@@ -66,7 +66,10 @@ class Reader(Members):
         elif topic == "gland":
             self._gland(clause, terms, scopes)
         elif topic == "nodule" and not self._is_gland_size(clause, anchors, terms, sizes, rest):
+            self.out.nodule_clauses.append(clause)
             self._nodule(clause, rest, anchors, terms, sizes, scopes)
+        elif topic == "skip" and self.topic == "nodule":
+            self.out.nodule_clauses.append(clause)
         for category in categories:
             # "Highly suspicious, TR5." may follow the lymph nodes: with one nodule it can only be meant.
             for nodule in (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kb.cues import Cues
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import Fact, Group, Nodule, Place
+from tigerdata.reports.facts import Fact, Group, Nodule, Place, Span
 from tigerdata.reports.measures import Size
 from tigerdata.reports.terms import Term
 from tigerdata.reports.text import CJK
@@ -25,6 +25,7 @@ class Content:
     terms: Sequence[Term]
     sizes: Sequence[Size]
     categories: Sequence[Category]
+    noise: Sequence[Span] = ()
 
     def within(self, clause: Clause) -> tuple[list[Term], list[Size], list[Category]]:
         """The part of the content that lies in a clause."""
@@ -38,12 +39,13 @@ class Content:
 
 @dataclass
 class Findings:
-    """What the findings say: nodules, gland and lymph nodes."""
+    """What the findings say: nodules, gland, lymph nodes, and the clauses about nodules."""
 
     nodules: list[Nodule] = field(default_factory=list)
     gland: list[Fact] = field(default_factory=list)
     gland_sizes: list[tuple[Term, Size]] = field(default_factory=list)
     lymph: list[Fact] = field(default_factory=list)
+    nodule_clauses: list[Clause] = field(default_factory=list)
 
 
 class State:

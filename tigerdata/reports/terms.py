@@ -59,7 +59,11 @@ class TermFinder:
         return Doc(self._vocab, words=words)
 
     def find(self, text: str) -> list[Term]:
-        """Terms in normalised text, in order; of overlapping forms the longest stays.
+        """Terms in normalised text, in order, without the noise words that hide them."""
+        return [term for term in self.find_all(text) if term.attribute != NOISE]
+
+    def find_all(self, text: str) -> list[Term]:
+        """Terms and noise words in normalised text, in order; of overlapping forms the longest stays.
 
         Forms of one attribute never overlap; forms of two attributes may ("囊实混合回声" names composition and
         echogenicity) unless one contains the other.
@@ -78,7 +82,7 @@ class TermFinder:
         for term in found:
             if not any(_excludes(longer, term) for longer in kept):
                 kept.append(term)
-        return sorted((t for t in kept if t.attribute != NOISE), key=lambda term: (term.start, term.end))
+        return sorted(kept, key=lambda term: (term.start, term.end))
 
 
 def _excludes(longer: Term, term: Term) -> bool:
