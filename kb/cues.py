@@ -3,12 +3,16 @@
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kb.errors import UserError
 from kb.vocabulary import DOMAINS
 from kb.yamlfile import Key, Lines, read_yaml
+
+if TYPE_CHECKING:
+    from kb.vocabulary import KnowledgeBase
 
 NOTHING = re.compile(r"(?!)")
 
@@ -18,6 +22,33 @@ class Tirads(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     systems: dict[str, tuple[str, ...]]
+
+
+class Rules(BaseModel):
+    """What the reader may conclude in this domain; every name is an attribute or value of `<domain>.yaml`.
+
+    `reading` is "nodules" (entries are described things) or "findings" (every stated finding is an entry).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reading: Literal["nodules", "findings"] = "nodules"
+    location: str = "nodule_location"
+    plane: str = "sonogram_direction"
+    size_class: str = "diameter"
+    texture: str = "echotexture"
+    descriptive: tuple[str, ...] = ("composition", "echogenicity")
+    about_nodule: tuple[str, ...] = ()
+    sized_parts: tuple[str, ...] = ()
+    precedence: dict[str, tuple[str, ...]] = {}
+    denial: dict[str, dict[str, tuple[str, ...]]] = {}
+    specific: dict[str, tuple[str, ...]] = {}
+    rivals: tuple[str, ...] = ()
+    artefact: dict[str, tuple[str, ...]] = {}
+    inner: dict[str, tuple[str, str]] = {}
+    margin_words: dict[str, tuple[str, str]] = {}
+    gland_sizes: dict[str, str] = {}
+    single_sizes: tuple[str, ...] = ()
+    levels: str = "1-6"
 
 
 class Cues(BaseModel):
@@ -31,6 +62,7 @@ class Cues(BaseModel):
     tirads: Tirads
     pathology: dict[str, tuple[str, ...]]
     diagnosis: dict[str, tuple[str, ...]]
+    rules: Rules = Rules()
 
     @cached_property
     def _compiled(self) -> dict[str, re.Pattern[str]]:
@@ -54,6 +86,14 @@ class Cues(BaseModel):
         """Every cue and every class of `known` except the function words: what counts as read."""
         clinical = [pattern for name, pattern in self._known.items() if name != "function"]
         return [*self._compiled.values(), *clinical, *self.diagnoses.values()]
+
+    def parts(self, base: "KnowledgeBase") -> dict[str, str]:
+        """Part of a place that each location value names: side, pole or depth, by the order of the groups."""
+        attribute = base.attributes.get(self.rules.location)
+        if attribute is None:
+            return {}
+        slots = zip(("side", "pole", "depth"), attribute.groups.values(), strict=False)
+        return {value: slot for slot, values in slots for value in values}
 
     @cached_property
     def systems(self) -> dict[str, re.Pattern[str]]:
