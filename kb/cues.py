@@ -18,10 +18,14 @@ NOTHING = re.compile(r"(?!)")
 
 
 class Tirads(BaseModel):
-    """How the risk systems are named: canonical name -> patterns, tried in order."""
+    """How the risk systems are named: canonical name -> patterns, tried in order.
+
+    A text without any of `hints` (plain lower-case words) is not searched.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     systems: dict[str, tuple[str, ...]]
+    hints: tuple[str, ...] = ("",)
 
 
 class Rules(BaseModel):

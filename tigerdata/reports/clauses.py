@@ -42,13 +42,14 @@ class Clause(NamedTuple):
 def _heading(domain: str) -> re.Pattern[str]:
     cues = load_cues(domain)
     groups = [f"(?P<{name}>{cues['heading_' + name].pattern})" for name in HEADINGS]
-    return re.compile(rf"(?:^|(?<=[\s。；;.，\]】)]))[\[【]?(?:{'|'.join(groups)})[\]】]?\s*[:：]")
+    return re.compile(rf"(?:^|(?<=[\s。；;.，\]】)]))[\[【]?(?:{'|'.join(groups)})[\]】]?\s*:")
 
 
 def sections(text: str, domain: str = "thyroid") -> list[tuple[int, int, str]]:
     """(start, end, name) of the sections; text before the first heading is findings."""
     cuts = [(0, 0, "findings")]
-    cuts += [(m.start(), m.end(), m.lastgroup or "findings") for m in _heading(domain).finditer(text)]
+    if ":" in text:
+        cuts += [(m.start(), m.end(), m.lastgroup or "findings") for m in _heading(domain).finditer(text)]
     bounds = [cut[0] for cut in cuts[1:]] + [len(text)]
     found: list[tuple[int, int, str]] = []
     headed = any(name == "findings" for _, _, name in cuts[1:])

@@ -11,6 +11,7 @@ TIMES = r"\s*(?:x|\*|by)\s*"
 SIZE = re.compile(rf"(?<![\d.a-z#]){ONE}(?:{TIMES}{ONE})?(?:{TIMES}{ONE})?", re.IGNORECASE)
 RANGE = re.compile(rf"(?<![\d.])({NUMBER})\s*({UNIT})?\s*(?:-|~|至|到|to)\s*({NUMBER})\s*({UNIT})")
 # De-identified corpora replace the numbers: "_2DS_" is a size in two dimensions, "_SCM_" one length in cm.
+DIGIT = re.compile(r"\d(?!ds_)")
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
 REJECT_BEFORE = re.compile(
@@ -44,6 +45,8 @@ def find_sizes(text: str) -> list[Size]:
     """All measurements of a normalised text, in order; a range gives its upper bound."""
     found: list[Size] = []
     taken: list[tuple[int, int]] = []
+    if not DIGIT.search(text):
+        return [Size((), *match.span()) for match in MASKED.finditer(text)]
     for match in RANGE.finditer(text):
         if not _rejected(text, match):
             found.append(Size((_mm(match[3], match[4]),), *match.span()))
@@ -63,7 +66,8 @@ def find_sizes(text: str) -> list[Size]:
             units_of.append(last)
         values = [_mm(n, u) for n, u in zip(numbers, reversed(units_of), strict=True) if n]
         found.append(Size(tuple(values), start, end))
-    found += [Size((), *match.span()) for match in MASKED.finditer(text)]
+    if "_" in text:
+        found += [Size((), *match.span()) for match in MASKED.finditer(text)]
     return sorted(found, key=lambda size: size.start)
 
 

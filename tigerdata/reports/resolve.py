@@ -49,7 +49,7 @@ class Evidence:
 def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase, rules: Rules) -> tuple[dict[str, list[Fact]], list[Fact]]:
     """Facts that hold, by attribute in KB order (one fact a value), and facts that the text denies."""
     stated = [f for f in nodule.facts if f.certainty != "negated"]
-    denied = [f for f in nodule.facts if f.certainty == "negated"]
+    denied = [f for f in nodule.facts if f.certainty == "negated"] if len(stated) < len(nodule.facts) else []
     for tail, foci in rules.artefact.items():
         stated = _without_tails(stated, text, tail, foci)
     for general, kinds in rules.specific.items():
@@ -63,16 +63,20 @@ def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase, rules: Rules) -> t
             stated.append(Fact(attribute, "absent", fact.start, fact.end, "positive", fact.cue, "negation"))
         elif not any(f.value == fact.value for f in stated):
             noted.append(fact)
+    by_attribute: dict[str, list[Fact]] = {}
+    for fact in stated:
+        by_attribute.setdefault(fact.attribute, []).append(fact)
     held: dict[str, list[Fact]] = {}
     for attribute, model in base.attributes.items():
-        facts = [f for f in stated if f.attribute == attribute]
+        facts = by_attribute.get(attribute)
+        if not facts:
+            continue
         if model.multiple:
-            facts = [f for f in facts if f.value != "absent" or all(g.value == "absent" for g in facts)]
+            facts = [f for f in facts if f.value != "absent"] or facts
             facts = _one_of_rivals(facts, rules)
-        elif facts:
+        else:
             facts = [min(facts, key=lambda f: _preference(f, rules))]
-        if facts:
-            held[attribute] = _one_each(facts)
+        held[attribute] = _one_each(facts)
     return held, _one_each(noted)
 
 
@@ -92,6 +96,8 @@ def _preference(fact: Fact, rules: Rules) -> tuple[bool, int, int]:
 
 def _one_each(facts: Sequence[Fact]) -> list[Fact]:
     """One fact a value, a stated one before a hedged one, in text order."""
+    if len(facts) < 2:
+        return list(facts)
     best: dict[str, Fact] = {}
     for fact in sorted(facts, key=lambda f: (f.certainty == "uncertain", f.start)):
         best.setdefault(fact.value, fact)

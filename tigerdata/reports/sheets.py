@@ -37,6 +37,7 @@ class Sheet:
         self.noise: tuple[Span, ...] = tuple(t.span for t in found if t.attribute == NOISE)
         self.latin = not CHINESE.search(text)
         self._spans: dict[str, tuple[Span, ...]] = {}
+        self.firsts: dict[str, Span | None] = {}  # what `first` has answered
 
     def spans(self, name: str) -> tuple[Span, ...]:
         """All places of a cue, from left to right."""
@@ -48,8 +49,10 @@ class Sheet:
 
     def first(self, name: str) -> Span | None:
         """The first place of a cue."""
-        found = self.spans(name)
-        return found[0] if found else None
+        if name not in self.firsts:
+            found = self.spans(name)
+            self.firsts[name] = found[0] if found else None
+        return self.firsts[name]
 
     @cached_property
     def anchors(self) -> tuple[Span, ...]:

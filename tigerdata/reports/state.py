@@ -30,8 +30,8 @@ class Content:
         a, b = clause.start, clause.end
         return (
             [t.shifted(a) for t in clause.sheet.terms],
-            [s for s in self.sizes if a <= s.start < b],
-            [c for c in self.categories if a <= c.start < b],
+            [s for s in self.sizes if a <= s.start < b] if self.sizes else [],
+            [c for c in self.categories if a <= c.start < b] if self.categories else [],
         )
 
 
@@ -72,7 +72,8 @@ class State:
     @staticmethod
     def _has(name: str, clause: Clause) -> Span | None:
         """The first place of a cue in a clause."""
-        found = clause.sheet.first(name)
+        sheet = clause.sheet
+        found = sheet.firsts[name] if name in sheet.firsts else sheet.first(name)
         return (found[0] + clause.start, found[1] + clause.start) if found else None
 
     @staticmethod

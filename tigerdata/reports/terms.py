@@ -45,18 +45,18 @@ class Joined:
 
     def __init__(self, surfaces: Iterable[str]) -> None:
         forms = sorted({text for text in surfaces if CUT.search(text)}, key=lambda text: (-len(text), text))
-        self._near: set[tuple[str, str, str]] = set()
+        # By what stands on both sides of the sign: few texts get as far as a pattern.
+        near: dict[tuple[str, str, str], list[str]] = {}
         for form in forms:
             for match in CUT.finditer(form):
-                rest = form[match.end() :].lstrip()
-                self._near.add((form[: match.start()].rstrip()[-1:], match[0], rest[:1]))
-        words = [r"\s*".join(re.escape(token) for token in TOKEN.findall(form)) for form in forms]
-        self._pattern = re.compile("|".join(rf"(?<![a-z]){w}(?![a-z])" for w in words)) if words else None
+                sides = form[: match.start()].rstrip()[-1:], match[0], form[match.end() :].lstrip()[:1]
+                near.setdefault(sides, []).append(form)
+        self._near = {sides: re.compile("|".join(map(_loose, found))) for sides, found in near.items()}
+        self._reach = max(map(len, forms), default=0) + 8
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Places of such forms in a normalised text."""
-        if self._pattern is None:
-            return []
+        found: list[tuple[int, int]] = []
         for match in CUT.finditer(text):
             start, end = match.span()
             before, after = text[start - 1 : start], text[end : end + 1]
@@ -64,9 +64,16 @@ class Joined:
                 before = text[:start].rstrip()[-1:]
             if after == " ":
                 after = text[end:].lstrip()[:1]
-            if (before, match[0], after) in self._near:
-                return [m.span() for m in self._pattern.finditer(text)]
-        return []
+            pattern = self._near.get((before, match[0], after))
+            if pattern:
+                around = pattern.finditer(text, max(0, start - self._reach), end + self._reach)
+                found += [m.span() for m in around]
+        return found
+
+
+def _loose(form: str) -> str:
+    """Pattern of a surface form with any white space between its tokens."""
+    return r"(?<![a-z])" + r"\s*".join(re.escape(token) for token in TOKEN.findall(form)) + r"(?![a-z])"
 
 
 class TermFinder:

@@ -45,6 +45,8 @@ def _patterns(domain: str) -> list[tuple[str, re.Pattern[str]]]:
 def find_categories(text: str, domain: str = "thyroid") -> list[Category]:
     """Categories in order; a range such as "3-4A" states no single category and is left out."""
     found: list[Category] = []
+    if not any(hint in text for hint in load_cues(domain).tirads.hints):
+        return found
     for name, pattern in [*_patterns(domain), ("unspecified", BARE)]:
         for match in pattern.finditer(text):
             start, end = match.span()
