@@ -3,7 +3,7 @@
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,6 +59,7 @@ class Cues(BaseModel):
     """Patterns of one domain's reports; `cues["anchor"]` is one compiled alternation, longest alternative first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    extends: str = ""
     cues: dict[str, tuple[str, ...]]
     patterns: dict[str, dict[str, tuple[str, ...]]]
     noise: tuple[str, ...]
@@ -125,7 +126,24 @@ def alternation(patterns: tuple[str, ...], right: bool = True) -> re.Pattern[str
         begin = r"(?<![a-z])" if re.match(r"\(*[a-z]", pattern) else ""
         end = r"(?![a-z])" if right and re.search(r"[a-z][)?]*$", pattern) else ""
         parts.append(f"{begin}(?:{pattern}){end}")
-    return re.compile("|".join(parts))
+    return re.compile("|".join(parts)) if parts else NOTHING
+
+
+def _with_common(folder: Path, domain: str, lines: Lines) -> dict[str, Any]:
+    """The reports file of a domain, completed by the file that it extends."""
+    own = read_yaml(folder / f"{domain}_reports.yaml", lines)
+    name = own.get("extends")
+    if not name:
+        return own
+    shared = read_yaml(folder / f"{name}_reports.yaml", lines)
+    for key in own.get("cues") or {}:
+        if key not in shared["cues"]:
+            raise UserError(f"{lines.at(('cues', key))}: there is no kind of cue '{key}'; correct the name.")
+    merged = {**shared, **own}
+    for key in ("cues", "known"):
+        merged[key] = {**(shared.get(key) or {}), **(own.get(key) or {})}
+    merged["noise"] = [*(shared.get("noise") or ()), *(own.get("noise") or ())]
+    return merged
 
 
 @lru_cache(maxsize=8)
@@ -135,7 +153,7 @@ def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
     Raises UserError with file and line for a mistake, such as a pattern that is no regular expression.
     """
     lines = Lines()
-    content = read_yaml((folder or DOMAINS) / f"{domain}_reports.yaml", lines)
+    content = _with_common(folder or DOMAINS, domain, lines)
     try:
         cues = Cues.model_validate(content)
     except ValidationError as error:

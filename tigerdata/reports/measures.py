@@ -15,10 +15,12 @@ DIGIT = re.compile(r"\d(?!ds_)")
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
 REJECT_BEFORE = re.compile(
-    r"(?:>=?|≥|超过|距|间距|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
+    r"(?:>=?|≥|超过|距(?:乳头|体表|皮肤|胸壁|乳晕|乳头旁)?|间距"
+    r"|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
 )
 REJECT_AFTER = re.compile(
-    r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz|:\d)"
+    r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz"
+    r"|:\d|from (?:the )?(?:nipple|skin)|fn\b)"
 )
 
 
@@ -46,7 +48,7 @@ def find_sizes(text: str) -> list[Size]:
     found: list[Size] = []
     taken: list[tuple[int, int]] = []
     if not DIGIT.search(text):
-        return [Size((), *match.span()) for match in MASKED.finditer(text)]
+        return _masked(text)
     for match in RANGE.finditer(text):
         if not _rejected(text, match):
             found.append(Size((_mm(match[3], match[4]),), *match.span()))
@@ -67,10 +69,14 @@ def find_sizes(text: str) -> list[Size]:
         values = [_mm(n, u) for n, u in zip(numbers, reversed(units_of), strict=True) if n]
         found.append(Size(tuple(values), start, end))
     if "_" in text:
-        found += [Size((), *match.span()) for match in MASKED.finditer(text)]
+        found += _masked(text)
     return sorted(found, key=lambda size: size.start)
 
 
+def _masked(text: str) -> list[Size]:
+    return [Size((), *match.span()) for match in MASKED.finditer(text) if not _rejected(text, match)]
+
+
 def _rejected(text: str, match: re.Match[str]) -> bool:
-    before, after = text[max(0, match.start() - 12) : match.start()], text[match.end() : match.end() + 8]
+    before, after = text[max(0, match.start() - 12) : match.start()], text[match.end() : match.end() + 24]
     return bool(REJECT_BEFORE.search(before) or REJECT_AFTER.match(after))

@@ -75,7 +75,7 @@ class Members(State):
 
     def _known(self, where: Sequence[Place]) -> list[Nodule]:
         """Nodules that a named place can mean."""
-        place = where[0] if where else self.place
+        place = Place(where[0].side or self.place.side, where[0].pole) if where else self.place
         if not place.side and not place.pole:
             return []
         return [n for n in self.out.nodules if n.place.fits(place) and n.place.side]

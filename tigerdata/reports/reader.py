@@ -94,7 +94,8 @@ class Reader(Members):
         gland = self._has("gland", clause)
         if gland and not anchors and not self._has("largest", clause) and not self._has("every", clause):
             self.topic = "gland"
-            return "nodule" if sizes and not any(t.attribute == self.rules.texture for t in terms) else "gland"
+            measured = self.rules.gland_sizes and sizes and not any(t.attribute == self.rules.texture for t in terms)
+            return "nodule" if measured else "gland"
         if self._has("vascular", clause) and not sizes and not (anchors and clause.sheet.latin):
             return "skip"
         weak = self._has("weak_anchor", clause) and not self._has("inner", clause)
@@ -135,7 +136,13 @@ class Reader(Members):
         rest: Sequence[Clause],
     ) -> bool:
         """A lobe and its measurement without a word about a nodule: gland size, noted as such."""
-        if not sizes or anchors or self.ordinal is not None or self._has("largest", clause):
+        if (
+            not self.rules.gland_sizes
+            or not sizes
+            or anchors
+            or self.ordinal is not None
+            or self._has("largest", clause)
+        ):
             return False
         sides = [t for t in terms if t.part and t.value in self.rules.gland_sizes]
         others = [t for t in terms if t not in sides and t.attribute != self.rules.plane]
@@ -147,7 +154,8 @@ class Reader(Members):
         if sides and not self._has("gland_size", clause) and self._noun_follows(rest):
             return False
         for term, size in zip(sides or [side], sizes, strict=False):
-            self.out.gland_sizes.append((term, size))
+            if term.value in self.rules.gland_sizes:
+                self.out.gland_sizes.append((term, size))
             self.measured.add(term.value)
         # One lobe measured and then described is the place of what follows; after a row of lobes none is.
         self.side = side if len(self.measured) == 1 else None
