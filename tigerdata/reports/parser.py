@@ -16,6 +16,7 @@ from tigerdata.reports.reader import Reader
 from tigerdata.reports.resolve import Evidence, write_nodule
 from tigerdata.reports.sheets import sheet_of
 from tigerdata.reports.state import Content, Findings
+from tigerdata.reports.study import read_findings
 from tigerdata.reports.terms import finder
 from tigerdata.reports.text import Normalised, language_of, normalise
 from tigerdata.reports.tirads import find_categories
@@ -50,6 +51,8 @@ def understand(text: str, domain: str = "thyroid") -> Reading:
     masked = _without_digits(plain, sizes)
     clauses = split(plain, protected, domain, lambda a, b: sheet_of(masked[a:b], domain))
     content = Content(plain, sizes, categories)
+    if cues.rules.reading == "findings":
+        return Reading(source, content, clauses, read_findings(cues, content, clauses))
     findings = Reader(cues, content).read([c for c in clauses if c.section == "findings"])
     impression = [c for c in clauses if c.section == "impression"]
     findings.nodule_clauses += merge(cues, content, impression, findings.nodules)
@@ -83,6 +86,10 @@ def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
     evidence = Evidence(reading.source)
     out: dict[str, Any] = {"language": language_of(text)}
     out["nodules"] = [write_nodule(n, i, base, cues.rules, evidence) for i, n in enumerate(findings.nodules)]
+    if cues.rules.reading == "findings":
+        out["negated"] = [f.value for f in findings.denied]
+        for index, fact in enumerate(findings.denied):
+            evidence.add(f"negated[{index}]", fact.value, (fact.start, fact.end), fact)
     out["gland"] = _gland(cues.rules, findings, evidence)
     out["lymph_nodes"] = _lymph(findings, evidence)
     out["post_operative"] = _post_operative(clauses, evidence)

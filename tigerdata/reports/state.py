@@ -43,6 +43,7 @@ class Findings:
     gland: list[Fact] = field(default_factory=list)
     gland_sizes: list[tuple[Term, Size]] = field(default_factory=list)
     lymph: list[Fact] = field(default_factory=list)
+    denied: list[Fact] = field(default_factory=list)  # only where each finding is an entry of its own
     nodule_clauses: list[Clause] = field(default_factory=list)
 
 
