@@ -71,13 +71,14 @@ def _without_digits(text: str, sizes: Sequence[Size]) -> str:
     return "".join([*parts, text[last:]])
 
 
-def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
+def parse(text: str, domain: str = "thyroid", computed: bool = False) -> dict[str, Any]:
     """Parse one report, Chinese, English or mixed.
 
     Returns `{"language", "nodules", "gland", "lymph_nodes", "post_operative", "diagnosis", "tirads", "evidence"}`.
     A nodule has `location` (side, pole, depth), `diameter_mm` in text order, one value for single-valued attributes and
     a list for the others, `negated`, `uncertain`, `tirads` and `multiple`; what the text does not say is absent.
-    Every evidence row holds `text[start:end] == surface`. Nothing is raised for any text.
+    Every evidence row holds `text[start:end] == surface`. With `computed`, a nodule also has `computed`: risk scores
+    that the text does not state but its attributes make (`tigerdata.reports.scores`). Nothing is raised for any text.
     """
     base, cues = kb.load(domain), load_cues(domain)
     reading = understand(text, domain)
@@ -86,6 +87,11 @@ def parse(text: str, domain: str = "thyroid") -> dict[str, Any]:
     evidence = Evidence(reading.source)
     out: dict[str, Any] = {"language": language_of(text)}
     out["nodules"] = [write_nodule(n, i, base, cues.rules, evidence) for i, n in enumerate(findings.nodules)]
+    if computed:
+        from tigerdata.reports.scores import compute
+
+        for nodule in out["nodules"]:
+            nodule["computed"] = compute(nodule, domain)
     if cues.rules.reading == "findings":
         out["negated"] = [f.value for f in findings.denied]
         for index, fact in enumerate(findings.denied):
