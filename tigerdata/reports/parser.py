@@ -110,13 +110,19 @@ def parse(text: str, domain: str = "thyroid", computed: bool = False) -> dict[st
 
 
 def parse_many(
-    rows: Iterable[Mapping[str, Any]], domain: str = "thyroid", pathology: bool = False
+    rows: Iterable[Mapping[str, Any]],
+    domain: str = "thyroid",
+    pathology: bool = False,
+    computed: bool = False,
+    workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Parse `{"id", "text"}` rows one after the other; the id comes first in each result."""
-    from tigerdata.reports.pathology import parse_pathology
+    """Parse `{"id", "text"}` rows in order; the id comes first in each result.
 
-    for row in rows:
-        yield {"id": row["id"], **(parse_pathology(row["text"], domain) if pathology else parse(row["text"], domain))}
+    The results do not depend on `workers`, the number of processes.
+    """
+    from tigerdata.reports.pool import parse_rows
+
+    return parse_rows(rows, domain, pathology, computed, workers)
 
 
 def _gland(rules: Rules, findings: Findings, evidence: Evidence) -> dict[str, Any]:
