@@ -3,28 +3,64 @@
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kb.errors import UserError
-from kb.locate import Place, is_path, locate
+from kb.locate import DOMAINS, Place, is_path, locate
 from kb.yamlfile import Key, Lines, expand, mistake, read_yaml
 
 NOTHING = re.compile(r"(?!)")
 OVERLAY = "overlay"  # class of `known` that holds the words of overlays
 
+if TYPE_CHECKING:
+    from kb.vocabulary import KnowledgeBase
+
 
 class Tirads(BaseModel):
-    """How the risk systems are named: canonical name -> patterns, tried in order."""
+    """How the risk systems are named: canonical name -> patterns, tried in order.
+
+    A text without any of `hints` (plain lower-case words) is not searched.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     systems: dict[str, tuple[str, ...]]
+    hints: tuple[str, ...] = ("",)
+
+
+class Rules(BaseModel):
+    """What the reader may conclude in this domain; every name is an attribute or value of `<domain>.yaml`.
+
+    `reading` is "nodules" (entries are described things) or "findings" (every stated finding is an entry).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reading: Literal["nodules", "findings"] = "nodules"
+    location: str = "nodule_location"
+    plane: str = "sonogram_direction"
+    size_class: str = "diameter"
+    texture: str = "echotexture"
+    descriptive: tuple[str, ...] = ("composition", "echogenicity")
+    about_nodule: tuple[str, ...] = ()
+    sized_parts: tuple[str, ...] = ()
+    precedence: dict[str, tuple[str, ...]] = {}
+    denial: dict[str, dict[str, tuple[str, ...]]] = {}
+    specific: dict[str, tuple[str, ...]] = {}
+    rivals: tuple[str, ...] = ()
+    artefact: dict[str, tuple[str, ...]] = {}
+    inner: dict[str, tuple[str, str]] = {}
+    margin_words: dict[str, tuple[str, str]] = {}
+    gland_sizes: dict[str, str] = {}
+    single_sizes: tuple[str, ...] = ()
+    levels: str = "1-6"
 
 
 class Cues(BaseModel):
     """Patterns of one domain's reports; `cues["anchor"]` is one compiled alternation, longest alternative first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    extends: str = ""
     cues: dict[str, tuple[str, ...]]
     patterns: dict[str, dict[str, tuple[str, ...]]]
     noise: tuple[str, ...]
@@ -32,6 +68,7 @@ class Cues(BaseModel):
     tirads: Tirads
     pathology: dict[str, tuple[str, ...]]
     diagnosis: dict[str, tuple[str, ...]]
+    rules: Rules = Rules()
 
     @cached_property
     def _compiled(self) -> dict[str, re.Pattern[str]]:
@@ -55,6 +92,14 @@ class Cues(BaseModel):
         """Every cue and every class of `known` except the function words: what counts as read."""
         clinical = [pattern for name, pattern in self._known.items() if name != "function"]
         return [*self._compiled.values(), *clinical, *self.diagnoses.values()]
+
+    def parts(self, base: "KnowledgeBase") -> dict[str, str]:
+        """Part of a place that each location value names: side, pole or depth, by the order of the groups."""
+        attribute = base.attributes.get(self.rules.location)
+        if attribute is None:
+            return {}
+        slots = zip(("side", "pole", "depth"), attribute.groups.values(), strict=False)
+        return {value: slot for slot, values in slots for value in values}
 
     @cached_property
     def systems(self) -> dict[str, re.Pattern[str]]:
@@ -82,7 +127,25 @@ def alternation(patterns: tuple[str, ...], right: bool = True) -> re.Pattern[str
         begin = r"(?<![a-z])" if re.match(r"\(*[a-z]", pattern) else ""
         end = r"(?![a-z])" if right and re.search(r"[a-z][)?]*$", pattern) else ""
         parts.append(f"{begin}(?:{pattern}){end}")
-    return re.compile("|".join(parts))
+    return re.compile("|".join(parts)) if parts else NOTHING
+
+
+def _with_common(place: Place, lines: Lines) -> dict[str, Any]:
+    """The reports file of a domain, completed by the file that it extends: one beside it, else a packaged one."""
+    own = read_yaml(place.file("_reports"), lines)
+    name = own.get("extends")
+    if not name:
+        return own
+    beside = place.folder / f"{name}_reports.yaml"
+    shared = read_yaml(beside if beside.is_file() else DOMAINS / beside.name, lines, extended=True)
+    for key in own.get("cues") or {}:
+        if key not in shared["cues"]:
+            raise UserError(f"{lines.at(('cues', key))}: there is no kind of cue '{key}'; correct the name.")
+    merged = {**shared, **own}
+    for key in ("cues", "known"):
+        merged[key] = {**(shared.get(key) or {}), **(own.get(key) or {})}
+    merged["noise"] = [*(shared.get("noise") or ()), *(own.get("noise") or ())]
+    return merged
 
 
 def load_cues(domain: str = "thyroid", folder: Path | None = None) -> Cues:
@@ -105,7 +168,7 @@ def _load(place: Place) -> Cues:
     from kb import overlay
 
     lines = Lines()
-    content = read_yaml(place.file("_reports"), lines)
+    content = _with_common(place, lines)
     try:
         cues = Cues.model_validate(content)
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,7 @@ from kb.yamlfile import Lines, read_yaml
 DOMAINS = Path(__file__).parent / "domains"
 PARTS = ("", "_subtypes", "_reports")
 SUFFIXES = (".yaml", ".yml")
+VERSIONED = re.compile(r"@[0-9a-f]{12}$")
 DEEPEST = 5  # overlays of overlays; more is a circle
 
 Stamp = tuple[tuple[int, int], ...]
@@ -50,15 +53,29 @@ def locate(domain: str | Path = "thyroid", folder: Path | None = None, overlays:
     return Place(place.folder, place.name, wanted, tuple(_stamp(path) for path in files))
 
 
+def versioned(domain: str | Path) -> str:
+    """A domain as a key for caches: its name, or its path with a mark that changes when one of its files does.
+
+    `locate`, and so everything that takes a domain, reads such a key as the domain itself.
+    """
+    if not is_path(domain) or VERSIONED.search(str(domain)):
+        return str(domain)
+    place = locate(domain)
+    digest = hashlib.sha256(repr((place.folder, place.name, place.overlays, place.stamp)).encode()).hexdigest()
+    return f"{Path(domain).absolute()}@{digest[:12]}"
+
+
 def is_path(domain: str | Path) -> bool:
     """Whether a domain is given by a path instead of a name."""
-    return isinstance(domain, Path) or domain.endswith(SUFFIXES) or "/" in domain or "\\" in domain
+    if isinstance(domain, Path) or "/" in domain or "\\" in domain:
+        return True
+    return VERSIONED.sub("", domain).endswith(SUFFIXES)
 
 
 def _base(domain: str | Path, folder: Path | None, depth: int = 0) -> Place:
     if not is_path(domain):
         return Place(folder or DOMAINS, str(domain))
-    path = Path(domain).absolute()
+    path = Path(VERSIONED.sub("", str(domain))).absolute()
     if not path.is_file():
         raise UserError(
             f"there is no file {path}; name a packaged organ, an organ's YAML file or a workspace's overlay."

@@ -21,10 +21,11 @@ class Lines:
     def __init__(self) -> None:
         self._places: dict[Key, str] = {}
 
-    def add(self, path: Path, node: yaml.Node | None, key: Key = ()) -> None:
+    def add(self, path: Path, node: yaml.Node | None, key: Key = (), extended: bool = False) -> None:
         """Record the lines of `node` and of everything below it.
 
-        Raises UserError when a key stands twice, in one file or (at the top) in two files of a domain.
+        Raises UserError when a key stands twice, in one file or (at the top) in two files of a domain, unless this
+        file is one that the file before it has `extended`.
         """
         if node is None:
             return
@@ -35,7 +36,7 @@ class Lines:
                 place = f"{path.name}:{name.start_mark.line + 1}"
                 if name.value in seen:
                     raise UserError(f"'{name.value}' is given twice at {place}; keep one of the two.")
-                if not key and (name.value,) in self._places:
+                if not key and not extended and (name.value,) in self._places:
                     first = self._places[name.value,]
                     raise UserError(f"{place}: '{name.value}' is already given in {first}; keep one of the two.")
                 seen.add(name.value)
@@ -52,7 +53,7 @@ class Lines:
         return self._places.get(key, "the knowledge base")
 
 
-def read_yaml(path: Path, lines: Lines) -> dict[str, Any]:
+def read_yaml(path: Path, lines: Lines, extended: bool = False) -> dict[str, Any]:
     """Read a YAML mapping and record its lines.
 
     Raises UserError with file and line if the file is missing, is not UTF-8 or YAML, or is not a mapping.
@@ -76,7 +77,7 @@ def read_yaml(path: Path, lines: Lines) -> dict[str, Any]:
         raise UserError(f"{path.name}:{line} is not YAML ({error.problem}); correct this line.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path.name}:1 must hold `name: value` lines; correct the file.")
-    lines.add(path, node)
+    lines.add(path, node, extended=extended)
     return content
 
 

@@ -32,6 +32,11 @@ def parse(
         bool, typer.Option("--pathology", help="Read pathology texts instead: id and subtype.")
     ] = False,
     domain: Annotated[str, typer.Option(help="Organ, or the path of its YAML file or of an overlay.")] = "thyroid",
+    computed: Annotated[
+        bool,
+        typer.Option("--computed", help="Also the risk scores that the attributes make, apart from what is stated."),
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for JSONL; the result does not depend on it.")] = 1,
 ) -> None:
     """Parse reports without a workspace: one JSON object a line, every value with its place in the text.
 
@@ -39,7 +44,7 @@ def parse(
     """
     from tigerdata.reports.stream import parse_stream
 
-    for row in parse_stream(file, domain=domain, pathology=pathology):
+    for row in parse_stream(file, domain, pathology, computed, workers):
         typer.echo(json.dumps(row, ensure_ascii=False))
 
 

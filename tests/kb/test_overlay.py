@@ -65,6 +65,16 @@ def test_parsing_reads_the_words_of_the_overlay(overlay: Path) -> None:
     assert load_cues(str(overlay)).cues == load_cues("thyroid").cues
 
 
+def test_an_edited_overlay_is_read_again_by_the_parser(overlay: Path) -> None:
+    import tigerdata
+
+    text = "左叶见一低回声结节，大小约5mm，边界很锋利。"
+    assert "margin" not in tigerdata.parse(text, domain=str(overlay))["nodules"][0]
+    time.sleep(0.01)
+    overlay.write_text(OVERLAY.replace("边界(很|)锐利", "边界(很|)锋利"), encoding="utf-8")
+    assert tigerdata.parse(text, domain=str(overlay))["nodules"][0]["margin"] == ["clear"]
+
+
 def test_the_later_overlay_wins(overlay: Path, tmp_path: Path) -> None:
     second = tmp_path / "second.yaml"
     second.write_text(

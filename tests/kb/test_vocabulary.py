@@ -13,7 +13,7 @@ from kb.errors import UserError
 from kb.vocabulary import DOMAINS
 from kb.yamlfile import expand
 
-FILES = ("thyroid.yaml", "thyroid_subtypes.yaml", "thyroid_reports.yaml")
+FILES = ("thyroid.yaml", "thyroid_subtypes.yaml", "thyroid_reports.yaml", "common_reports.yaml")
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_a_mistake_is_one_sentence_with_its_line(domain: Path, file: str, old: s
 
 
 def test_a_broken_pattern_of_the_report_cues_is_named(domain: Path) -> None:
-    line = edit(domain, "thyroid_reports.yaml", "former: ['前者'", "former: ['(前者'")
-    with pytest.raises(UserError, match=rf"thyroid_reports\.yaml:{line}.*no regular expression"):
+    line = edit(domain, "common_reports.yaml", "former: ['前者'", "former: ['(前者'")
+    with pytest.raises(UserError, match=rf"common_reports\.yaml:{line}.*no regular expression"):
         load_cues("thyroid", domain)
 
 

@@ -74,13 +74,15 @@ def _marks(reading: Reading, domain: str) -> bytearray:
         marks[start:end] = bytes([state]) * (end - start)
 
     for clause in reading.nodule_clauses:
-        for match in cues.known_words(FUNCTION).finditer(content.text, clause.start, clause.end):
-            mark(*match.span(), SILENT)
+        sheet, by = clause.sheet, clause.start
+        for match in cues.known_words(FUNCTION).finditer(sheet.text):
+            mark(match.start() + by, match.end() + by, SILENT)
         for pattern in cues.all_words:
-            for match in pattern.finditer(content.text, clause.start, clause.end):
-                mark(*match.span(), READ)
-    spans = [*content.noise, *(t.span for t in content.terms), *(s.span for s in content.sizes)]
-    for start, end in [*spans, *(c.span for c in content.categories)]:
+            for match in pattern.finditer(sheet.text):
+                mark(match.start() + by, match.end() + by, READ)
+        for start, end in [*sheet.noise, *(t.span for t in sheet.terms)]:
+            mark(start + by, end + by, READ)
+    for start, end in [*(s.span for s in content.sizes), *(c.span for c in content.categories)]:
         mark(start, end, READ)
     return marks
 
