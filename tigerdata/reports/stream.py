@@ -18,7 +18,8 @@ def parse_stream(
 ) -> Iterator[dict[str, Any]]:
     """Parse plain text (one report) or JSONL (`{"id", "text"}` a line) from a path or from "-", standard input.
 
-    `computed` and `workers` as in `tigerdata.reports.parser.parse_many`. Raises UserError for a missing file or a line that is not such an object.
+    `computed` and `workers` as in `tigerdata.reports.parser.parse_many`. Raises UserError for a missing file or a line
+    that is not such an object.
     """
     if file == "-":
         name, data = "standard input", sys.stdin.buffer.read()
