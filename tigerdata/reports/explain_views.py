@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("explain.html")
 GOLDEN = 0.381966  # hues a golden section apart stay apart, however many attributes a domain has
+CERTAINTY = {"positive": "", "uncertain": " (doubtful)", "negated": " (denied)"}
 TITLES = {"nodule_location": "location", "sonogram_direction": "plane", "lymph_nodes": "lymph nodes"}
 
 
@@ -24,6 +25,12 @@ def hue(position: int) -> int:
 def title(attribute: str) -> str:
     """An attribute as people read it."""
     return TITLES.get(attribute, attribute.replace("_", " "))
+
+
+def of_no_nodule(explained: Explanation) -> list[Mark]:
+    """What is said of no single nodule; a risk category that a nodule has taken is left out."""
+    taken = {(mark.start, mark.end) for mark in explained.marks if mark.attribute == "tirads"}
+    return [m for m in explained.other if m.attribute != "tirads" or (m.start, m.end) not in taken]
 
 
 def attributes_in(explained: Explanation) -> dict[str, int]:
@@ -50,6 +57,7 @@ def to_html(explained: Explanation) -> str:
         e=explained,
         hues=hues,
         title=title,
+        rest=[(title(m.attribute), m.value + CERTAINTY[m.certainty]) for m in of_no_nodule(explained)],
         pieces=[_piece(piece, covering, missed, hues) for piece, covering, missed in explained.pieces()],
         unread=list(dict.fromkeys(visible(surface) for _, _, surface in explained.unread)),
         several=len(explained.nodules) > 1,
@@ -70,7 +78,7 @@ def _piece(piece: str, marks: list[Mark], missed: bool, hues: dict[str, int]) ->
         kinds.append("uncertain")
     says = [
         f"{f'nodule {m.nodule}: ' if m.nodule else ''}{title(m.attribute)} = {m.value}"
-        f"{'' if m.certainty == 'positive' else f' ({m.certainty})'}"
+        f"{CERTAINTY[m.certainty]}"
         f"{f', because of “{visible(m.cue)}”' if m.cue else ''}"
         for m in marks
     ]
@@ -112,7 +120,8 @@ def to_terminal(explained: Explanation) -> list[RenderableType]:
         body.append(_numbers(last), style="bold")
     shown: list[RenderableType] = [legend, Text(), body, Text()]
     for entry in explained.nodules:
-        table = Table(title=Text(f"Nodule {entry.number}: {entry.place}, {entry.size}"), title_justify="left", box=None)
+        heading = Text(f"Nodule {entry.number}: {entry.place}, {entry.size}", style="bold")
+        table = Table(box=None, show_header=False)
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         phrases = [f"{phrase} ({role})" if role else phrase for phrase, role in entry.fg]
@@ -121,11 +130,9 @@ def to_terminal(explained: Explanation) -> list[RenderableType]:
         for label, words in [*rows, ("category", entry.tirads)]:
             if words:
                 table.add_row(Text(label), Text(words))
-        table.show_header = False
-        shown += [table, Text()]
-    for mark in explained.other:
-        doubt = "" if mark.certainty == "positive" else f" ({mark.certainty})"
-        shown.append(Text(f"{title(mark.attribute)}: {mark.value}{doubt}"))
+        shown += [heading, table, Text()]
+    for mark in of_no_nodule(explained):
+        shown.append(Text(f"{title(mark.attribute)}: {mark.value}{CERTAINTY[mark.certainty]}"))
     unread = dict.fromkeys(visible(surface) for _, _, surface in explained.unread)
     shown.append(Text(f"unread: {', '.join(unread) if unread else 'nothing'}"))
     return shown
