@@ -68,7 +68,8 @@ def ingest(workspace: Path, file: Path, workers: int) -> dict[str, float]:
         "    seconds = time.monotonic() - begin\n"
         "    usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
         "    print(json.dumps({'seconds': seconds, 'own_gb': usage[0].ru_maxrss / 2**20,\n"
-        "                      'worker_gb': usage[1].ru_maxrss / 2**20, 'cpu_s': sum(u.ru_utime + u.ru_stime for u in usage),\n"
+        "                      'worker_gb': usage[1].ru_maxrss / 2**20,\n"
+        "                      'cpu_s': sum(u.ru_utime + u.ru_stime for u in usage),\n"
         "                      **{k: found[k] for k in ('rows', 'reports', 'already_known', 'rejected', 'nodules', "
         "'findings')}}))\n"
     )
@@ -102,9 +103,8 @@ def main() -> None:
         first, again = (ingest(workspace, file, options.workers) for _ in range(2))
         size = (workspace / "tiger.duckdb").stat().st_size / 2**20
     source = "real texts with changed sizes" if folder else "simulated"
-    print(
-        f"{options.reports} reports ({source}), {characters / 1e6:.1f} M characters, {options.workers} workers, load {load:.1f}"
-    )
+    size_of = f"{options.reports} reports ({source}), {characters / 1e6:.1f} M characters"
+    print(f"{size_of}, {options.workers} workers, load of the machine before {load:.1f}")
     for title, run in (("first run", first), ("second run", again)):
         memory = run["own_gb"] + options.workers * run["worker_gb"]
         print(

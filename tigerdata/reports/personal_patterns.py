@@ -98,8 +98,8 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "number",
         re.compile(
-            r"(?<![A-Za-z])(?i:MRN|accession|patient id|(?:medical record|hospital|accession|exam|examination|study|case|"
-            r"visit|account|specimen|chart|admission|record|order) (?:number|no\.?|id))[ \t]*(?:is[ ])?"
+            r"(?<![A-Za-z])(?i:MRN|accession|patient id|(?:medical record|hospital|accession|exam|examination|study|"
+            r"case|visit|account|specimen|chart|admission|record|order) (?:number|no\.?|id))[ \t]*(?:is[ ])?"
             rf"(?P<n>{SIZE}{CODE_EN}{{3,30}})(?!\.\d)"
         ),
     ),
