@@ -67,12 +67,15 @@ def store_reports(con: duckdb.DuckDBPyConnection, folder: Path, level: str) -> S
             WHERE report_id IN (SELECT report_id FROM _fate WHERE fate IN ('new', 'corrected', 'cleaned'))
             ORDER BY line"""
     )
+    # A plain scan keeps the order of the parts; a join does not, and the stored order must not depend on chance.
+    source = "SELECT * FROM read_parquet(?)"
+    if set(fates) != {"new"}:
+        source = """SELECT * EXCLUDE (filename, file_row_number)
+                    FROM read_parquet(?, filename = true, file_row_number = true)
+                    WHERE report_id IN (SELECT report_id FROM _fate WHERE fate IN ('new', 'corrected', 'cleaned'))
+                    ORDER BY filename, file_row_number"""
     for name in ("nodules", "findings"):
-        row = con.execute(
-            f"""INSERT INTO {name} BY NAME SELECT * FROM read_parquet(?)
-                WHERE report_id IN (SELECT report_id FROM _fate WHERE fate IN ('new', 'corrected', 'cleaned'))""",
-            [parts[name]],
-        ).fetchone()
+        row = con.execute(f"INSERT INTO {name} BY NAME {source}", [parts[name]]).fetchone()
         out.counts[name] = row[0] if row else 0
     out.counts["patients_with_two_sexes"] = _patients(con)
     con.execute("DROP TABLE _new")

@@ -23,11 +23,14 @@ PATTERNS: tuple[re.Pattern[str], ...] = (
     re.compile(rf"{_B}{YEAR}(?P<s> ?年 ?)(?P<m>1[0-2]|0?[1-9])(?= ?月(?!\d))"),
     re.compile(r"(?<![\d.年])(?P<m>1[0-2]|0?[1-9])(?P<s2>月)(?P<d>3[01]|[12]\d|0?[1-9])(?=[日号])"),
     re.compile(rf"{_B}{YEAR}(?P<m>1[0-2]|0[1-9])(?P<d>3[01]|[12]\d|0[1-9])(?![\d.])"),
-    re.compile(rf"(?i)\b(?P<mon>{NAMES})\.?(?P<s> )(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?(?P<s2>,? ){YEAR}(?!\d)"),
+    re.compile(
+        rf"(?i)(?<![A-Za-z])(?P<mon>{NAMES})\.?(?P<s> )(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
+        rf"(?P<s2>,? ){YEAR}(?!\d)"
+    ),
     re.compile(
         rf"(?i){_B}(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?(?P<s>[ -])(?P<mon>{NAMES})\.?(?P<s2>,?[ -]){YEAR}(?!\d)"
     ),
-    re.compile(rf"(?i)\b(?P<mon>{NAMES})\.?(?P<s>,? ){YEAR}(?!\d)"),
+    re.compile(rf"(?i)(?<![A-Za-z])(?P<mon>{NAMES})\.?(?P<s>,? ){YEAR}(?!\d)"),
     re.compile(rf"{_B}(?P<a>\d\d?)(?P<s>[-/.])(?P<b>\d\d?)(?P<s2>[-/.]){YEAR}(?![\d])"),
 )
 # A clock time behind a date belongs to it ("2023-05-12 14:03:22").

@@ -7,6 +7,7 @@ Latin-1 is never guessed: it reads everything and understands nothing.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,9 @@ BOMS = (
 )
 NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}
 DAMAGED = "\ufffd"
+_ASCII = bytes(range(128))
+_USUAL = re.compile("[ -~\t\r\n\u2000-\u9fff\uff00-\uffef]")
+_WRONG = re.compile("[\udc80-\udcff]")
 
 
 def detect(sample: bytes, name: str, given: str | None = None) -> tuple[str, str, int]:
@@ -39,25 +43,29 @@ def detect(sample: bytes, name: str, given: str | None = None) -> tuple[str, str
         except LookupError:
             raise UserError(f"there is no encoding '{given}'; write utf-8, gb18030, utf-16 or big5.") from None
         return ("utf-16-le" if codec == "utf-16" else codec), NAMES.get(codec, codec), 0
-    even, odd = sample[::2].count(0), sample[1::2].count(0)
-    # Chinese text in UTF-16 has few zero bytes, but its digits and line ends have; all lie on one side.
-    if max(even, odd) > max(1, len(sample) // 50) and min(even, odd) * 20 < max(even, odd):
-        codec = "utf-16-le" if odd > even else "utf-16-be"
-        if "\n" in sample[: len(sample) // 2 * 2].decode(codec, "replace"):
-            return codec, NAMES[codec], 0
+    if sample.count(0) > len(sample) // 50:
+        for codec in ("utf-16-le", "utf-16-be"):
+            if _looks_utf16(sample, codec):
+                return codec, NAMES[codec], 0
     for codec in ("utf-8", "gb18030"):
         if _valid_share(sample, codec) >= 0.5:
             return codec, NAMES[codec], 0
     raise UserError(f"{name} is neither UTF-8 nor GBK text; save it as UTF-8, or name its encoding with --encoding.")
 
 
+def _looks_utf16(sample: bytes, codec: str) -> bool:
+    """Whether bytes with zeros among them are text in UTF-16: line ends, and hardly a character that reports lack."""
+    text = sample[: min(len(sample) // 2 * 2, 1 << 16)].decode(codec, "replace")
+    return ("\n" in text or "\r" in text) and len(_USUAL.findall(text)) >= 0.9 * len(text)
+
+
 def _valid_share(sample: bytes, codec: str) -> float:
     """Share of the bytes beyond ASCII that form characters. An incomplete character at the end does not count."""
-    beyond = sum(byte > 127 for byte in sample)
+    beyond = len(sample.translate(None, _ASCII))
     if not beyond:
         return 1.0
     text = codecs.getincrementaldecoder(codec)("surrogateescape").decode(sample)
-    wrong = sum("\udc80" <= char <= "\udcff" for char in text)
+    wrong = len(_WRONG.findall(text))
     return 1.0 - wrong / beyond
 
 

@@ -26,7 +26,7 @@ NO_NAME = (
     r"于|和|从|向|游离|项[目]|季[节]|年[龄]|印[象]|封[闭]|景[象]|井[然]|"
     r"主[任诉治]|医[生师院]|护士|签[名字]|姓名|本[人次院]|门诊|住院|体检|检查|超声|甲状|乳腺|颈部|结节|仰卧|取|自[述诉]|"
     r"因|已|未|有|无|诉|既往|目前|近|系|为|曾|行|来|要求|配合|不|术|约|现|后|否认|女性|男性|中年|老年|青年|患者|所|"
-    r"一般|体位|信息|资料|情况|基本|性别"
+    r"建议|复查|随访|随诊|考虑|可能|诊断|详见|会诊|意见|予以|查房|一般|体位|信息|资料|情况|基本|性别"
 )
 NOT = rf"(?!(?:{NO_NAME}))"
 BOUND = r"(?=$|[\s，,。；;、()（）:：\[\]【】/|男女性岁0-9])"
@@ -98,18 +98,18 @@ STANDARD: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     # English.
-    ("latin", re.compile(rf"\b(?i:{PEOPLE_EN})[ \t]*[:#][ \t]*(?:{TITLE_EN}\.?[ ])?(?P<n>{NAME_EN})")),
+    ("latin", re.compile(rf"(?<![A-Za-z])(?i:{PEOPLE_EN})[ \t]*[:#][ \t]*(?:{TITLE_EN}\.?[ ])?(?P<n>{NAME_EN})")),
     (
         "latin",
         re.compile(
-            rf"\b(?i:(?:reported|performed|dictated|signed|verified|approved|interpreted|reviewed|transcribed|examined|"
+            rf"(?<![A-Za-z])(?i:(?:reported|performed|dictated|signed|verified|approved|interpreted|reviewed|transcribed|examined|"
             rf"requested|referred|seen|read)[ ]by)[ ](?:{TITLE_EN}\.?[ ])?(?P<n>{FULL_EN})"
         ),
     ),
-    ("latin", re.compile(rf"\b(?:Patient|PATIENT|Pt)\.?[ ](?P<n>{FULL_EN})")),
-    ("latin", re.compile(rf"\b{TITLE_EN}\.?[ ](?P<n>{NAME_EN})")),
+    ("latin", re.compile(rf"(?<![A-Za-z])(?:Patient|PATIENT|Pt)\.?[ ](?P<n>{FULL_EN})")),
+    ("latin", re.compile(rf"(?<![A-Za-z]){TITLE_EN}\.?[ ](?P<n>{NAME_EN})")),
     ("latin", re.compile(rf"(?P<n>{FULL_EN})(?=,?[ ](?:M\.?D\.?|MBBS|Ph\.?D\.?|FRCR|RDMS|DO|RN)(?![A-Za-z]))")),
-    ("latin", re.compile(rf"\bI, (?P<n>{FULL_EN})(?=,)")),
+    ("latin", re.compile(rf"(?<![A-Za-z])I, (?P<n>{FULL_EN})(?=,)")),
     ("latin", re.compile(rf"(?P<n>{FULL_EN})(?=,?[ ](?:is[ ])?(?:an?[ ])?\d{{1,3}}[ -]?(?:years?|yrs?|y/?o|yo)\b)")),
 )
 # What `--phi strict` removes besides: anything like a name after a label, whatever the surname, and hospitals.
@@ -118,7 +118,9 @@ STRICT: tuple[re.Pattern[str], ...] = (
         rf"(?:{PEOPLE_ZH}|患者|病人)[ \t]*[:：][ \t]*"
         rf"(?P<n>{NOT}[{HAN}·]{{1,6}}|[A-Za-z][A-Za-z'.-]*(?:[ ][A-Za-z'.-]+){{0,2}})"
     ),
-    re.compile(rf"\b(?i:{PEOPLE_EN})[ \t]*[:#][ \t]*(?P<n>[A-Za-z][A-Za-z'’.-]*(?:,?[ ][A-Z][A-Za-z'’.-]*){{0,3}})"),
+    re.compile(
+        rf"(?<![A-Za-z])(?i:{PEOPLE_EN})[ \t]*[:#][ \t]*(?P<n>[A-Za-z][A-Za-z'’.-]*(?:,?[ ][A-Z][A-Za-z'’.-]*){{0,3}})"
+    ),
     re.compile(rf"(?P<n>[{HAN}]{{2,12}}(?:医院|卫生院|门诊部|诊所|体检中心))"),
     re.compile(rf"(?P<n>(?:{LATIN}[ ]){{1,4}}(?:Hospital|Clinic|Medical Center|Medical Centre|Infirmary))"),
 )

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tigerdata.reports import personal
-from tigerdata.reports.joined import join_columns
-from tigerdata.reports.pathology import parse_pathology
 from tigerdata.reports.readers import Reject, Row, Source, find_sources
 from tigerdata.reports.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Rejects, write_list
 
@@ -108,6 +106,10 @@ def _ingest_file(
 
     from kb import store
     from tigerdata.reports.commit import note_ingest
+    from tigerdata.reports.joined import join_columns
+    from tigerdata.reports.pathology import (
+        parse_pathology,
+    )  # brings spaCy, which the reports' main process does without
 
     counts: Counter[str] = Counter()
     here: Counter[str] = Counter()

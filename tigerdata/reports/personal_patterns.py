@@ -65,7 +65,7 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "id_card",
         re.compile(
-            r"\b(?i:identity card|id card|national id|identity number|passport|ssn|social security)"
+            r"(?<![A-Za-z])(?i:identity card|id card|national id|identity number|passport|ssn|social security)"
             rf"(?i:[ ](?:number|no\.?))?{GAP}(?P<n>[A-Za-z]{{0,2}}\d(?:[- ]?[\dXx*]){{5,20}})"
         ),
     ),
@@ -82,14 +82,15 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "number",
         re.compile(
-            r"\b(?i:bed|room|ward)[ \t]*(?i:no\.?|number)?[ \t]*[:#]?[ \t]*(?P<n>[A-Z]?\d{1,4}[A-Z]?)\b(?!\.\d)"
+            r"(?<![A-Za-z])(?i:bed|room|ward)[ \t]*(?i:no\.?|number)?[ \t]*[:#]?[ \t]*"
+            r"(?P<n>[A-Z]?\d{1,4}[A-Z]?)(?![\dA-Za-z])(?!\.\d)"
         ),
     ),
     (
         "latin",
         "number",
         re.compile(
-            rf"\b(?i:{RECORD_EN})[ \t]*(?i:number|no\.?|num|id|identifier|#)?[ \t]*[:#][ \t]*"
+            rf"(?<![A-Za-z])(?i:{RECORD_EN})[ \t]*(?i:number|no\.?|num|id|identifier|#)?[ \t]*[:#][ \t]*"
             rf"(?P<n>{SIZE}{CODE_EN}{{2,30}})(?!\.\d)"
         ),
     ),
@@ -97,8 +98,8 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "number",
         re.compile(
-            r"\b(?i:MRN|accession|patient id|(?:medical record|hospital|accession|exam|examination|study|case|visit|"
-            r"account|specimen|chart|admission|record|order) (?:number|no\.?|id))[ \t]*(?:is[ ])?"
+            r"(?<![A-Za-z])(?i:MRN|accession|patient id|(?:medical record|hospital|accession|exam|examination|study|"
+            r"case|visit|account|specimen|chart|admission|record|order) (?:number|no\.?|id))[ \t]*(?:is[ ])?"
             rf"(?P<n>{SIZE}{CODE_EN}{{3,30}})(?!\.\d)"
         ),
     ),
@@ -114,7 +115,8 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "phone",
         re.compile(
-            r"\b(?i:tel|telephone|phone|mobile|cell|fax|contact|call)\.?[ \t]*(?i:phone|number|no\.?)?[ \t]*[:：]?"
+            r"(?<![A-Za-z])(?i:tel|telephone|phone|mobile|cell|fax|contact|call)\.?[ \t]*"
+            r"(?i:phone|number|no\.?)?[ \t]*[:：]?"
             r"[ \t]*(?P<n>\+?\(?\d(?:[-. ()]{0,2}\d){6,14})"
         ),
     ),
@@ -131,13 +133,21 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         re.compile(r"(?<![\d.-])(?P<n>(?:\+?1[-. ])?(?:\(\d{3}\)[ ]?|\d{3}[-. ])\d{3}[-. ]\d{4})(?![\d-])"),
     ),
     ("digits", "phone", re.compile(r"(?<![\d.])(?P<n>\+\d{1,3}(?:[- ]?\(?\d{1,4}\)?){2,5})(?![\d.])")),
-    ("latin", "email", re.compile(r"(?<![\w.])(?P<n>[A-Za-z\d][\w.+-]*@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)+)")),
+    (
+        "latin",
+        "email",
+        re.compile(r"(?<![A-Za-z\d._+-])(?P<n>[A-Za-z\d][A-Za-z\d._+-]*@[A-Za-z\d-]+(?:\.[A-Za-z\d-]+)+)"),
+    ),
     (
         "labels",
         "email",
-        re.compile(r"(?:微信|QQ)[ \t]*(?:号码|号|id|ID)?[ \t]*[:：]?[ \t]*(?P<n>[A-Za-z\d][\w-]{4,30})"),
+        re.compile(r"(?:微信|QQ)[ \t]*(?:号码|号|id|ID)?[ \t]*[:：]?[ \t]*(?P<n>[A-Za-z\d][A-Za-z\d_-]{4,30})"),
     ),
-    ("latin", "email", re.compile(r"\b(?i:wechat|qq)(?i:[ ]id)?[ \t]*[:：][ \t]*(?P<n>[A-Za-z\d][\w-]{4,30})")),
+    (
+        "latin",
+        "email",
+        re.compile(r"(?<![A-Za-z])(?i:wechat|qq)(?i:[ ]id)?[ \t]*[:：][ \t]*(?P<n>[A-Za-z\d][A-Za-z\d_-]{4,30})"),
+    ),
     (
         "place",
         "address",
@@ -171,7 +181,7 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "address",
         re.compile(
-            r"(?i:\b(?:home |postal |mailing |street )?address)[ \t]*:[ \t]*"
+            r"(?<![A-Za-z])(?i:(?:home |postal |mailing |street )?address)[ \t]*:[ \t]*"
             r"(?P<n>[^\n;。]{4,100}?)(?=[;\n]|\.(?:\s|$)|$)"
         ),
     ),
@@ -179,7 +189,7 @@ PATTERNS: tuple[tuple[str, str, re.Pattern[str]], ...] = (
         "latin",
         "address",
         re.compile(
-            rf"\b(?P<n>\d{{1,5}}[A-Za-z]?[ ](?:[A-Z][A-Za-z']+\.?[ ]){{1,4}}(?:{WAY_EN})\b\.?"
+            rf"(?<![\dA-Za-z.])(?P<n>\d{{1,5}}[A-Za-z]?[ ](?:[A-Z][A-Za-z']+\.?[ ]){{1,4}}(?:{WAY_EN})\b\.?"
             r"(?:,?[ ](?:Apt|Apartment|Unit|Suite|Flat)\.?[ ]?#?\w+)?(?:,[ ][A-Z][a-z]+(?:[ ][A-Z][a-z]+)?)?"
             r"(?:,?[ ][A-Z]{2}[ ]\d{5}(?:-\d{4})?|,?[ ][A-Z]{1,2}\d[A-Z\d]?[ ]\d[A-Z]{2})?)"
         ),

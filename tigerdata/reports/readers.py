@@ -56,7 +56,7 @@ PERSONAL: dict[str, tuple[str, ...]] = {
     ),
     "id_card": ("身份证", "身份证号", "身份证号码", "证件号", "证件号码", "id_card", "national_id", "ssn"),
     "phone": ("电话", "手机", "手机号", "手机号码", "联系电话", "联系方式", "phone", "mobile", "telephone", "tel"),
-    "email": ("邮箱", "电子邮箱", "email", "e_mail"),
+    "email": ("邮箱", "电子邮箱", "email"),
     "address": ("地址", "住址", "家庭住址", "现住址", "家庭地址", "联系地址", "工作单位", "address"),
     "number": (
         "住院号", "门诊号", "就诊号", "就诊卡号", "卡号", "医保号", "医保卡号", "床号", "申请单号", "hospital_no",

@@ -39,7 +39,7 @@ def open_table(path: Path, encoding: str | None = None) -> Table:
     """Open a table by its suffix. Raises UserError if the file is not what its name says, or has no row of names."""
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
-        return _csv(path, "\t" if kind == ".tsv" else None, encoding)
+        return _csv(path, "\t" if kind == ".tsv" else "", encoding)
     if kind in (".jsonl", ".ndjson"):
         return _jsonl(path, encoding)
     if kind == ".xlsx":
@@ -49,23 +49,23 @@ def open_table(path: Path, encoding: str | None = None) -> Table:
     raise UserError(f"{path.name} has an unknown format; use CSV, TSV, XLSX, JSONL, Parquet or folders of .txt.")
 
 
-def _csv(path: Path, separator: str | None, encoding: str | None) -> Table:
+def _csv(path: Path, separator: str, encoding: str | None) -> Table:
     with path.open("rb") as file:
         if file.read(4) in (b"PK\x03\x04", b"PAR1"):
             raise UserError(f"{path.name} is no text file, whatever its name says; give it the suffix of its format.")
     lines = Lines(path, encoding)
-    source = iter(lines)
-    first = next(source, None)
-    while first is not None and not first.strip():
-        first = next(source, None)
-    if first is None:
+    first = next((line for line in lines if line.strip()), "")
+    if separator not in first or not separator:  # also a comma file that is called .tsv
+        separator = max(",;\t|", key=first.count)
+    records = _csv_records(lines, separator)
+    named = (
+        found for found in records if isinstance(found[1], str) or any(map(str.strip, found[1])) or len(found[1]) > 1
+    )
+    line, header = next(named, (0, []))
+    if not header:
         raise UserError(f"{path.name} is empty; export it again, with a first row of column names.")
-    if damaged(first):
-        raise UserError(f"{path.name}:1 has {WRONG_BYTES} ({lines.encoding}); save the file as UTF-8.")
-    records = _csv_records(lines, separator or max(",;\t|", key=first.count))
-    line, header = next(records)
-    while not isinstance(header, str) and not any(cell.strip() for cell in header):
-        line, header = next(records)
+    if not isinstance(header, str) and any(map(damaged, header)):
+        raise UserError(f"{path.name}:{line} has {WRONG_BYTES} ({lines.encoding}); save the file as UTF-8.")
     if isinstance(header, str):
         raise UserError(f"{path.name}:{line} has {header} in the names of its columns; correct that line.")
     columns = [name.strip() for name in header]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,8 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import TypeVar, cast
 
 from tigerdata.reports.readers import Reject
 
@@ -109,19 +111,19 @@ def _known(task: Task) -> Iterator[tuple[str, str]]:
             yield "number", value
 
 
-def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of up to `size` items."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
 
 
-def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None]) -> None:
+def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None], size: int | None = None) -> None:
     """Do all batches in order, in this process or in `workers` of them, and report each when it is done.
 
     Few batches never start processes. At most three batches a worker wait, so that memory does not grow with the file.
     """
-    numbered = enumerate(batches(tasks))
+    numbered = enumerate(batches(tasks, size or BATCH))
     first = list(islice(numbered, 3))
     if workers < 2 or len(first) < 3:
         for number, batch in [*first]:
@@ -130,7 +132,7 @@ def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], 
             report(do_batch(job, number, batch))
         return
     # "spawn": a forked child of a process with DuckDB's and Arrow's threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
     waiting: list[Future[Done]] = []
     try:
         for number, batch in [*first]:
@@ -145,8 +147,13 @@ def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], 
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _begin() -> None:
+    """Start of a worker: keep it small, and let it end with its parent."""
+    # spaCy's base library imports these wherever they are installed. Parsing needs none of them; torch alone takes 700
+    # MB and two seconds in each worker. `None` makes an import fail as if it were not there.
+    for name in ("torch", "tensorflow", "mxnet", "cupy"):
+        sys.modules.setdefault(name, cast(ModuleType, None))
+    # A worker whose parent was killed would wait for work for ever.
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
