@@ -1,15 +1,19 @@
-"""Write docs/commands.md from the commands themselves; a test fails when the file is stale."""
+"""Write docs/commands.md from the commands and docs/schema.md from the schema; a test fails when one is stale."""
 
 import inspect
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import typer.main
 
+from kb import schema
+from kb.schema_notes import NOTES
 from tigerdata.commands import data_app
 from tigergen.commands import gen_app
 
 PAGE = Path(__file__).with_name("commands.md")
+SCHEMA_PAGE = Path(__file__).with_name("schema.md")
 
 
 def page() -> str:
@@ -43,5 +47,32 @@ def _row(parameter: Any) -> str:
     return f"* `{name}`: {parameter.help}{note}"
 
 
+def schema_page() -> str:
+    """Every table and column of a new database, with type, key and note."""
+    with duckdb.connect() as con:
+        schema.migrate(con)
+        columns = con.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() ORDER BY table_name, column_index"
+        ).fetchall()
+        keyed = (
+            "SELECT table_name, constraint_column_names FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY'"
+        )
+        keys = dict(con.execute(keyed).fetchall())
+    parts = [
+        "# Tables of `tiger.duckdb`",
+        f"Made from the schema (version {schema.VERSION}) by `make docs`. Open the file with any DuckDB client. An "
+        "older file is migrated when it is opened; a newer one is refused. Columns in bold are the primary key.",
+    ]
+    for table, (about, notes) in NOTES.items():
+        rows = [
+            f"| {f'**{name}**' if name in keys.get(table, []) else name} | {kind} | {notes[name]} |"
+            for owner, name, kind in columns
+            if owner == table
+        ]
+        parts += [f"## {table}", about, "\n".join(["| column | type | what |", "|---|---|---|", *rows])]
+    return "\n\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
+    SCHEMA_PAGE.write_text(schema_page(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

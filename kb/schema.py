@@ -49,6 +49,28 @@ STEPS: tuple[str, ...] = (
         donor_image_id VARCHAR, mask_image_id VARCHAR, seed BIGINT, model_id VARCHAR, accepted BOOLEAN,
         reason VARCHAR, scores JSON, PRIMARY KEY (run_id, sample_index));
     """,
+    # Fingerprints, so that a file can come again; history of corrected reports; what each file brought; whether ids are
+    # pseudonyms. Files of version 1 hold ids as they were given, and stay so.
+    """
+    ALTER TABLE reports ADD COLUMN source_key VARCHAR;
+    ALTER TABLE reports ADD COLUMN phi VARCHAR;
+    ALTER TABLE reports ADD COLUMN phi_rules INTEGER;
+    ALTER TABLE pathology ADD COLUMN source_key VARCHAR;
+    ALTER TABLE pathology ADD COLUMN ingested_from VARCHAR;
+    ALTER TABLE pathology ADD COLUMN own_conflict VARCHAR;
+    UPDATE pathology SET own_conflict = conflict;
+    CREATE TABLE report_versions (
+        report_id VARCHAR, version INTEGER, patient_id VARCHAR, exam_id VARCHAR, exam_date VARCHAR, language VARCHAR,
+        text VARCHAR, sha256 VARCHAR, ingested_from VARCHAR, source_key VARCHAR, phi VARCHAR, phi_rules INTEGER,
+        findings JSON, PRIMARY KEY (report_id, version));
+    CREATE TABLE ingests (
+        ingest_id INTEGER PRIMARY KEY, kind VARCHAR, file VARCHAR, encoding VARCHAR, phi VARCHAR, phi_rules INTEGER,
+        rows_read BIGINT, stored BIGINT, corrected BIGINT, already_known BIGINT, rejected BIGINT, removed JSON);
+    CREATE TABLE pseudonyms (policy VARCHAR, key_check VARCHAR);
+    INSERT INTO pseudonyms SELECT 'kept', NULL
+        WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
+           OR EXISTS (SELECT 1 FROM pathology);
+    """,
 )
 VERSION = len(STEPS)
 

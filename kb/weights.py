@@ -4,6 +4,8 @@ A fact about roles, so it stands with them: `tigerdata terms` shows these weight
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 A, B = 0.6, 5.0  # a and b of equation 9 as the paper sets them
 
@@ -24,3 +26,14 @@ def delta(role: str, tau: float = 0.0) -> float:
     [0.0, 0.25, 1.0]
     """
     return {"particular": 0.0, "joint": tau}.get(role, 1.0)
+
+
+def term_frequency(prompts: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Share of each phrase among all phrases of `prompts`: tau of equation 10 over a batch or a corpus.
+
+    >>> term_frequency([["solid", "halo"], ["solid", "cyst"]])
+    {'cyst': 0.25, 'halo': 0.25, 'solid': 0.5}
+    """
+    counts = Counter(phrase for phrases in prompts for phrase in phrases)
+    total = sum(counts.values())
+    return {phrase: count / total for phrase, count in sorted(counts.items())}

@@ -4,19 +4,39 @@ import importlib
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
+import duckdb
 import pytest
+
+from kb import schema
+from kb.schema_notes import NOTES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/*.md")])
 
 
-def test_command_page_is_what_the_code_says() -> None:
+def generator() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec and spec.loader
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == generate.page(), "run `make docs`"
+    return generate
+
+
+def test_command_page_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == generator().page(), "run `make docs`"
+
+
+def test_schema_page_is_what_the_schema_says() -> None:
+    assert (ROOT / "docs" / "schema.md").read_text(encoding="utf-8") == generator().schema_page(), "run `make docs`"
+
+
+def test_every_column_of_the_schema_has_a_note_and_every_note_a_column() -> None:
+    with duckdb.connect() as con:
+        schema.migrate(con)
+        columns = set(con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall())
+    assert {(table, column) for table, (_, notes) in NOTES.items() for column in notes} == columns
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

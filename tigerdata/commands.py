@@ -3,21 +3,30 @@
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
-import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kb.errors import UserError
+from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
 
+MapOption = Annotated[
+    list[str] | None, typer.Option("--map", help="name=column, where a column's name is not known; may be repeated.")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option(help="Encoding of text files; default: found by their bytes (UTF-8, UTF-16, GB18030).")
+]
+
 data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
 ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
-kb_app = typer.Typer(help="Look into the knowledge base.", **APP)
 data_app.add_typer(ingest_app, name="ingest")
 data_app.add_typer(kb_app, name="kb")
+for _name, _command in TOP_LEVEL.items():
+    data_app.command(_name)(_command)
 
 
 @data_app.command("init")
@@ -77,6 +86,12 @@ def _counts(text: str, option: str) -> dict[str, int]:
 @ingest_app.command("reports")
 def ingest_reports(
     files: Annotated[list[Path], typer.Argument(help="CSV, TSV, XLSX, JSONL, Parquet, or folders of .txt.")],
+    column: MapOption = None,
+    encoding: EncodingOption = None,
+    phi: Annotated[
+        str, typer.Option(help="standard, or strict: also every long number, any word after a name's label, all dates.")
+    ] = "standard",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that parse; 0: one a core. Changes no result.")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,22 +101,45 @@ def ingest_reports(
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_reports(open_workspace(workspace), files, reporter()), as_json)
+    result = ingest.ingest_reports(
+        open_workspace(workspace),
+        files,
+        reporter(),
+        mapping=_columns(column),
+        encoding=encoding,
+        phi=phi,
+        workers=workers or len(os.sched_getaffinity(0)),
+    )
+    show(result, as_json)
+
+
+def _columns(given: list[str] | None) -> dict[str, str]:
+    """Read `--map findings=所见 --map patient_id=号码`."""
+    mapping = {}
+    for text in given or []:
+        name, sign, column = text.partition("=")
+        if not (name.strip() and sign and column.strip()):
+            raise UserError(f"--map '{text}' is not of the form name=column; write e.g. --map findings=所见.")
+        mapping[name.strip()] = column.strip()
+    return mapping
 
 
 @ingest_app.command("pathology")
 def ingest_pathology(
     files: Annotated[list[Path], typer.Argument(help="Tables with a patient id and a pathology text.")],
+    column: MapOption = None,
+    encoding: EncodingOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read pathology texts: one subtype a patient and examination; conflicts are listed and left out.
+    """Read pathology texts: one subtype a patient, examination or nodule; conflicts are listed and left out.
 
     Example: tigerdata ingest pathology corpus/pathology.csv -w study
     """
     from tigerdata.reports import ingest
 
-    show(ingest.ingest_pathology(open_workspace(workspace), files, reporter()), as_json)
+    workspace_ = open_workspace(workspace)
+    show(ingest.ingest_pathology(workspace_, files, reporter(), mapping=_columns(column), encoding=encoding), as_json)
 
 
 @ingest_app.command("images")
@@ -118,24 +156,6 @@ def ingest_images(
     from tigerdata.images import ingest
 
     show(ingest.ingest_images(open_workspace(workspace), path, source=source, progress=reporter()), as_json)
-
-
-@data_app.command("parse")
-def parse(
-    file: Annotated[str, typer.Argument(help="Plain text (one report), JSONL with id and text, or - for stdin.")],
-    pathology: Annotated[
-        bool, typer.Option("--pathology", help="Read pathology texts instead: id and subtype.")
-    ] = False,
-    domain: Annotated[str, typer.Option(help="Organ whose vocabulary is used.")] = "thyroid",
-) -> None:
-    """Parse reports without a workspace: one JSON object a line, every value with its place in the text.
-
-    Example: tigerdata parse report.txt
-    """
-    from tigerdata.reports.stream import parse_stream
-
-    for row in parse_stream(file, domain=domain, pathology=pathology):
-        typer.echo(json.dumps(row, ensure_ascii=False))
 
 
 @data_app.command("segment")
@@ -193,49 +213,6 @@ def prompts(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
     from tigerdata.prompts import build_prompts
 
     show(build_prompts(open_workspace(workspace)), as_json)
-
-
-@data_app.command("stats")
-def stats(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Count attributes by class.
-
-    Example: tigerdata stats -w study
-    """
-    from tigerdata.reports import statistics
-
-    show(statistics.attribute_counts(open_workspace(workspace)), as_json)
-
-
-@data_app.command("terms")
-def terms(
-    target: Annotated[str, typer.Option(help="The rare class.")],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the particular and joint terms of a class with source, corpus frequency and the weight of eq 9.
-
-    Example: tigerdata terms --target FTC -w study
-    """
-    from tigerdata.reports import statistics
-
-    show(statistics.term_table(open_workspace(workspace), target), as_json)
-
-
-@kb_app.command("show")
-def kbshow(
-    domain: Annotated[str, typer.Option(help="Organ.")] = "thyroid",
-    as_json: JsonOption = False,
-) -> None:
-    """Print the attributes and values of an organ's vocabulary, with the phrase that prompts use.
-
-    Example: tigerdata kb show --domain thyroid
-    """
-    import kb
-
-    base = kb.load(domain)
-    show(
-        {name: [base.phrase(name, value) for value in entry.values] for name, entry in base.attributes.items()}, as_json
-    )
 
 
 @data_app.command("export")

@@ -14,7 +14,7 @@ from kb.errors import UserError
 
 TABLES = {
     "patients", "reports", "nodules", "findings", "pathology", "images", "regions", "prompts", "terms", "term_roles",
-    "sources", "splits", "models", "runs", "samples",
+    "sources", "splits", "models", "runs", "samples", "report_versions", "ingests", "pseudonyms",
 }  # fmt: skip
 
 
@@ -34,6 +34,21 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
     with store.connect(tmp_path / "a.duckdb") as con:
         assert con.execute("SELECT patient_id FROM patients").fetchall() == [("p",)]
         assert con.execute("SELECT count(*) FROM schema_version").fetchall() == [(schema.VERSION,)]
+
+
+def test_a_file_of_version_1_is_migrated_with_what_it_holds(tmp_path: Path) -> None:
+    """Reading it is enough. Its ids stay as they are, and ids that come later are kept in the same way."""
+    with duckdb.connect(str(tmp_path / "a.duckdb")) as con:
+        schema.migrate(con, schema.STEPS[:1])
+        con.execute("INSERT INTO reports VALUES ('r1', 'p1', 'e1', NULL, 'zh', '左叶结节。', 'digest', 'a.csv:2')")
+        con.execute("INSERT INTO pathology VALUES ('g', 'p1', NULL, NULL, 'MTC', NULL, NULL, 'MTC; PTC')")
+    with store.connect(tmp_path / "a.duckdb", read_only=True) as con:
+        assert schema.stored_version(con) == schema.VERSION
+        assert con.execute("SELECT report_id, text, source_key FROM reports").fetchall() == [("r1", "左叶结节。", None)]
+        assert con.execute("SELECT own_conflict FROM pathology").fetchall() == [("MTC; PTC",)]
+        assert con.execute("SELECT policy, key_check FROM pseudonyms").fetchall() == [("kept", None)]
+    with store.connect(tmp_path / "b.duckdb") as con:
+        assert con.execute("SELECT count(*) FROM pseudonyms").fetchall() == [(0,)]
 
 
 def test_an_older_file_gets_the_steps_it_lacks(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from kb import weights
-from kb.weights import delta, omega
+from kb.weights import delta, omega, term_frequency
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,10 @@ def test_equation_10_by_role() -> None:
     assert [delta("particular", 0.4), delta("joint", 0.4), delta("common", 0.4), delta("other", 0.4)] == [0, 0.4, 1, 1]
 
 
+def test_term_frequency_is_the_share_of_all_phrases_of_the_batch() -> None:
+    assert term_frequency([["solid", "halo"], ["solid", "cyst"]]) == {"cyst": 0.25, "halo": 0.25, "solid": 0.5}
+
+
 def test_examples_of_the_docstrings() -> None:
     result = doctest.testmod(weights)
-    assert result.attempted == 2 and result.failed == 0
+    assert result.attempted == 3 and result.failed == 0

@@ -26,7 +26,7 @@ def draw(seed: int, shape: tuple[int, int] = (64, 80)) -> tuple[np.ndarray, np.n
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Workspace:
-    return Workspace.create(tmp_path / "ws")
+    return Workspace.create(tmp_path / "ws", settings={"privacy": {"ids": "kept"}})
 
 
 @pytest.fixture

@@ -115,7 +115,8 @@ class Hospital:
         with self.ws.connect() as con:
             number = con.execute("SELECT count(*) FROM pathology").fetchone()[0]
             con.execute(
-                "INSERT INTO pathology VALUES (?, ?, ?, ?, ?, NULL, NULL, ?)",
+                "INSERT INTO pathology (pathology_id, patient_id, exam_id, nodule_ordinal, subtype, conflict) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 [f"p{number}", patient, exam, ordinal, subtype, conflict],
             )
 

@@ -10,12 +10,13 @@ import importlib
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
+from tigerdata.identity import pseudonyms
 from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
 from tigerdata.progress import Progress
 from tigerdata.regions import masks
@@ -75,7 +76,11 @@ def ingest_images(
     read: Reader = importlib.import_module(SOURCES[source]).read
     given = read(Path(path).resolve(), ws.kb, ws.settings.get(source, {}))
     batch = _Batch(counts=Counter({k: v for k, v in given.counts.items() if v}))
+    known = pseudonyms(ws)  # the same as those of the reports, or image and report would not link
     for number, record in enumerate(given.records, 1):
+        record = replace(
+            record, patient_id=known.of("patient", record.patient_id), exam_id=known.of("exam", record.exam_id)
+        )
         _take(ws, given.root, given.name, record, batch)
         if progress:
             progress({"stage": "ingest images", "step": number, "steps": len(given.records)})

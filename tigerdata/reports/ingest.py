@@ -1,190 +1,242 @@
-"""Reports and pathology into the workspace: cleaned of personal data, parsed, stored once by their content."""
+"""Reports into the workspace: read, cleaned of personal data, parsed in several processes, stored once.
+
+A file is one transaction: its rows are read and parsed into Parquet parts in a hidden folder of the workspace, then one
+writer puts all of them into the database, or none.
+"""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
+import json
+import os
+import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kb.files import atomic_write
-from tigerdata.progress import Progress
+from kb.errors import UserError
+from tigerdata.reports import personal
+from tigerdata.reports.pathology_ingest import ingest_pathology
+from tigerdata.reports.readers import Reject, Row, Source, find_sources
+from tigerdata.reports.rejects import REJECT_COLUMNS, REJECTS, Rejects, write_list
+from tigerdata.reports.work import Done, Job, Task, run
 
 if TYPE_CHECKING:
-    import duckdb
-
-    from tigerdata.reports.readers import Row
+    from tigerdata.identity import Pseudonyms
     from tigerdata.workspace import Workspace
 
+__all__ = ["ingest_pathology", "ingest_reports"]
+
 Files = str | Path | Iterable[str | Path]
-BATCH = 1000
-REJECTS = "rejects.csv"
+Progress = Callable[[Mapping[str, Any]], None]
+REPORT_EVERY = 500
+_FOLDER = re.compile(r"^\.ingest-(\d+)-")
 
 
-def ingest_reports(ws: Workspace, files: Files, progress: Progress | None = None) -> dict[str, Any]:
-    """Read report exports into `patients`, `reports`, `nodules` and `findings`.
+def ingest_reports(
+    ws: Workspace,
+    files: Files,
+    progress: Progress | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+    phi: str = "standard",
+    workers: int = 1,
+) -> dict[str, Any]:
+    """Read report exports into `patients`, `reports`, `nodules` and `findings`; return counts.
 
-    Personal data is removed before a text is parsed or stored; offsets refer to the stored text. A report is known by
-    the SHA-256 of patient, examination and text: the same file again adds nothing. Rows without text, and rows whose
-    report id already belongs to another text, go to `rejects.csv` in the workspace. Returns counts. Raises UserError
-    for a file that cannot be read.
+    Every row is stored, known already, or refused and listed in `rejects.csv`: `rows` is their sum. Personal data is
+    removed before a text is parsed or stored (`personal.redact` at level `phi`), ids become keyed pseudonyms, offsets
+    refer to the stored text. A row is known by a keyed fingerprint of what it says: the same file again adds nothing.
+    Another text under a known report id, or under a known examination of the same patient where there are no report
+    ids, replaces the older one, which goes to `report_versions`. `mapping` names columns (`{"findings": "所见"}`),
+    `encoding` overrules what is detected. `workers` processes parse; the result does not depend on their number (with
+    more than one, the caller's main module needs the usual `if __name__ == "__main__"`).
+
+    Raises UserError for a file that cannot be read at all; files before it are stored then.
     """
-    from tigerdata.reports.readers import read_rows
-    from tigerdata.reports.rows import report_rows
+    from tigerdata.identity import pseudonyms
 
+    if phi not in personal.LEVELS:
+        raise UserError(f"there is no level --phi {phi}; write standard or strict.")
+    sources = find_sources(files, mapping, encoding)
+    known = pseudonyms(ws)
     counts: Counter[str] = Counter()
-    rejects: list[tuple[str, str]] = []
-    done = 0
-    for rows in _batches(read_rows(files)):
-        accepted = _new_reports(ws, rows, counts, rejects)
-        tables = report_rows(ws.kb, ws.settings["domain"], accepted)
-        for name in ("reports", "nodules", "findings"):
-            counts[name] += len(tables[name])
-        with ws.connect() as con:
-            _write(con, tables)
-        done += len(rows)
-        if progress:
-            progress({"stage": "reports", "step": done, "nodules": counts["nodules"]})
-    _write_rejects(ws, "reports", rejects)
-    names = ("reports", "nodules", "findings", "already_known", "rejected", "personal_data_removed")
-    return {name: counts[name] for name in names} | ({"rejects": str(ws.path / REJECTS)} if rejects else {})
+    removed: Counter[str] = Counter()
+    encodings: dict[str, dict[str, int]] = {}
+    rejects = Rejects()
+    try:
+        for source in sources:
+            took = _File(ws, source, known, phi, progress)
+            try:
+                took.ingest(workers)
+            finally:
+                for reject in sorted(took.rejects, key=lambda r: (r.file, r.line)):
+                    rejects.add(reject)
+            counts.update(took.counts)
+            removed.update(took.removed)
+            encodings[source.name] = source.encodings
+    finally:
+        listed = write_list(ws.path / REJECTS, REJECT_COLUMNS, "reports", rejects.rows("reports"))
+    names = ("rows", "reports", "corrected", "already_known", "rejected", "nodules", "findings")
+    result: dict[str, Any] = {name: counts[name] for name in names}
+    result["personal_data_removed"] = sum(removed.values())
+    result["removed_by_kind"] = {kind: removed[kind] for kind in personal.KINDS if removed[kind]}
+    result["encodings"] = {name: found for name, found in encodings.items() if found}
+    if counts["cleaned_again"]:
+        result["cleaned_again"] = counts["cleaned_again"]
+    if counts["patients_with_two_sexes"]:
+        result["patients_with_two_sexes"] = counts["patients_with_two_sexes"]
+    if rejects.total and listed:
+        result["rejected_by_reason"] = dict(rejects.reasons.most_common())
+        result["rejects"] = str(ws.path / REJECTS)
+    return result | {"next": _next(counts, ws)}
 
 
-def ingest_pathology(ws: Workspace, files: Files, progress: Progress | None = None) -> dict[str, Any]:
-    """Read pathology texts into `pathology`: one subtype a text, with the entity's words and conflicts noted.
-
-    A row needs a patient id, else it goes to `rejects.csv`. The same file again adds nothing. Returns counts by
-    subtype. Raises UserError for a file that cannot be read.
-    """
-    from tigerdata.reports.joined import join_columns
-    from tigerdata.reports.pathology import parse_pathology
-    from tigerdata.reports.personal import redact
-    from tigerdata.reports.readers import read_rows
-
-    counts: Counter[str] = Counter()
-    subtypes: Counter[str] = Counter()
-    rejects: list[tuple[str, str]] = []
-    with ws.connect(read_only=True) as con:
-        known = {row[0] for row in con.execute("SELECT pathology_id FROM pathology").fetchall()}
-    rows: list[dict[str, Any]] = []
-    for row in read_rows(files):
-        values = row.values
-        text = values.get("text") or join_columns(values.get("findings", ""), values.get("impression", ""))
-        if not text or not values.get("patient_id"):
-            rejects.append((row.place, "no text" if not text else "no patient id"))
-            continue
-        text, removed = redact(text)
-        counts["personal_data_removed"] += removed
-        key = "p-" + _digest(values["patient_id"], values.get("exam_id", ""), text)[:16]
-        if key in known:
-            counts["already_known"] += 1
-            continue
-        known.add(key)
-        parsed = parse_pathology(text, ws.settings["domain"])
-        subtypes[parsed["subtype"]] += 1
-        counts["conflicts"] += parsed["conflict"] is not None
-        ordinal = values.get("nodule_ordinal", "")
-        named = [e for e in parsed["evidence"] if e["value"] == parsed["subtype"]] or parsed["evidence"]
-        rows.append(
-            {
-                "pathology_id": key,
-                "patient_id": values["patient_id"],
-                "exam_id": values.get("exam_id"),
-                "nodule_ordinal": int(ordinal) if ordinal.isdigit() else None,
-                "subtype": parsed["subtype"],
-                "surface": named[0]["surface"] if named else None,
-                "rule": named[0]["rule"] if named else "no entity named",
-                "conflict": parsed["conflict"],
-            }
+def _next(counts: Mapping[str, int], ws: Workspace) -> str:
+    """The sentence that says what to do now."""
+    if counts["rejected"]:
+        return (
+            f"{counts['rejected']} of {counts['rows']} rows were refused: correct the lines that {REJECTS} names and "
+            "run the same command again; what is stored is not stored twice."
         )
-    counts["rejected"] = len(rejects)
-    with ws.connect() as con:
-        _write(con, {"pathology": rows})
-    if progress:
-        progress({"stage": "pathology", "step": len(rows)})
-    _write_rejects(ws, "pathology", rejects)
-    named_counts = {name: counts[name] for name in ("already_known", "rejected", "conflicts", "personal_data_removed")}
-    return {"pathology": len(rows)} | named_counts | {"subtypes": dict(sorted(subtypes.items()))}
+    if not counts["reports"]:
+        return "Nothing new: every row was known already."
+    if counts["corrected"]:
+        return "Corrected reports changed their nodules: run `tigerdata prompts` again before you train."
+    return "Read pathology next, with `tigerdata ingest pathology FILES…`, or look at `tigerdata stats`."
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+@dataclass
+class _File:
+    """One file, or one folder of texts, on its way into the database."""
+
+    ws: Workspace
+    source: Source
+    known: Pseudonyms
+    phi: str
+    progress: Progress | None
+    counts: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def ingest(self, workers: int) -> None:
+        from tigerdata.reports.commit import note_ingest, store_reports
+
+        with _parts_folder(self.ws) as folder:
+            run(Job(self.ws.domain, self.phi, folder), self._tasks(), workers, self._batch_done)
+            self._tell("store")
+            with self.ws.connect() as con:
+                con.begin()
+                try:
+                    if self.counts["sent"]:
+                        stored = store_reports(con, folder, self.phi)
+                        self.counts.update(stored.counts)
+                        for reject in stored.rejects:
+                            self._refuse(reject)
+                    level = (self.phi, personal.RULES)
+                    note_ingest(
+                        con, "reports", self.source.name, self.source.encodings, level, self.counts, self.removed
+                    )
+                    con.commit()
+                except BaseException:
+                    con.rollback()
+                    raise
+        self._tell("reports", final=True)
+
+    def _refuse(self, reject: Reject) -> None:
+        self.rejects.append(reject)
+        self.counts["rejected"] += 1
+
+    def _batch_done(self, done: Done) -> None:
+        self.removed.update(done.removed)
+        for reject in done.rejects:
+            self._refuse(reject)
+        self.counts["parsed"] += done.counts["reports"]
+        self._tell("reports")
+
+    def _tell(self, stage: str, final: bool = False) -> None:
+        if self.progress is None:
+            return
+        rows = self.counts["rows"]
+        event = {"stage": f"{stage} {self.source.name}", "rows": rows, "parsed": self.counts["parsed"]}
+        self.progress(event | ({"step": rows, "steps": rows} if final else {}))
+
+    def _stored(self) -> dict[str, int]:
+        """Fingerprints of stored rows, with the level their personal data was removed at: 2 is strict, 0 outdated."""
+        with self.ws.connect(read_only=True) as con:
+            rows = con.execute(
+                """SELECT source_key, CASE WHEN phi_rules <> ? THEN 0 WHEN phi = 'strict' THEN 2 ELSE 1 END FROM reports
+                   WHERE source_key IS NOT NULL
+                   UNION ALL SELECT source_key, 2 FROM report_versions WHERE source_key IS NOT NULL""",
+                [personal.RULES],
+            ).fetchall()
+        return dict(rows)
+
+    def _tasks(self) -> Iterator[Task]:
+        """Rows that are not stored yet; the others are counted, known or refused."""
+        stored = self._stored()
+        wanted = 2 if self.phi == "strict" else 1
+        seen: dict[str, tuple[int, str]] = {}
+        for row in self.source.rows():
+            self.counts["rows"] += 1
+            if self.counts["rows"] % REPORT_EVERY == 0:
+                self._tell("reports")
+            if isinstance(row, Reject):
+                self._refuse(row)
+                continue
+            task = self._task(row)
+            if task.report_id in seen:
+                line, key = seen[task.report_id]
+                if key == task.source_key:
+                    self.counts["already_known"] += 1
+                else:
+                    self._refuse(Reject(row.file, row.line, f"its id is that of line {line} too, with another content"))
+                continue
+            seen[task.report_id] = (row.line, task.source_key)
+            if stored.get(task.source_key, -1) >= wanted:
+                self.counts["already_known"] += 1
+                continue
+            self.counts["sent"] += 1
+            yield task
+
+    def _task(self, row: Row) -> Task:
+        values, known = row.values, self.known
+        patient, exam = known.of("patient", values.get("patient_id")), known.of("exam", values.get("exam_id"))
+        key = known.digest("report", json.dumps([sorted(values.items()), row.personal], ensure_ascii=False))[:32]
+        # In an export without report ids the examination is the report; without either, the content itself.
+        given = values.get("report_id")
+        if not given and exam:
+            given = f"{values.get('patient_id', '')}/{values['exam_id']}"
+        report = known.of("report", given) or f"R-{key[:16]}"
+        return Task(
+            row.file, row.line, report, patient, exam, key, known.shift_days(patient or report), values, row.personal
+        )
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while batch := list(islice(rows, BATCH)):
-        yield batch
+@contextmanager
+def _parts_folder(ws: Workspace) -> Iterator[Path]:
+    """A folder for parts, removed at the end; what a killed run of this machine left is removed at the beginning."""
+    for path in ws.path.glob(".ingest-*"):
+        match = _FOLDER.match(path.name)
+        if match and not _alive(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".ingest-{os.getpid()}-", dir=ws.path))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_reports(
-    ws: Workspace, rows: Sequence[Row], counts: Counter[str], rejects: list[tuple[str, str]]
-) -> list[dict[str, Any]]:
-    """Rows that are not stored yet, as values of `reports` and `patients`; what is wrong goes to `rejects`."""
-    from tigerdata.reports.joined import join_columns
-    from tigerdata.reports.personal import redact
-
-    with ws.connect(read_only=True) as con:
-        stored = dict(con.execute("SELECT report_id, sha256 FROM reports").fetchall())
-    known = set(stored.values())
-    accepted = []
-    for row in rows:
-        values = row.values
-        text = values.get("text") or join_columns(values.get("findings", ""), values.get("impression", ""))
-        if not text:
-            rejects.append((row.place, "no text"))
-            counts["rejected"] += 1
-            continue
-        text, removed = redact(text.replace("\x00", " "))
-        digest = _digest(values.get("patient_id", ""), values.get("exam_id", ""), text)
-        name = values.get("report_id") or f"r-{digest[:16]}"
-        if digest in known:
-            counts["already_known"] += 1
-            continue
-        if name in stored:
-            rejects.append((row.place, "its report id belongs to another text"))
-            counts["rejected"] += 1
-            continue
-        counts["personal_data_removed"] += removed
-        known.add(digest)
-        stored[name] = digest
-        accepted.append({**values, "report_id": name, "text": text, "sha256": digest, "ingested_from": row.place})
-    return accepted
-
-
-def _write(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Insert all tables in one transaction; patients who are known keep what is known of them."""
-    import pandas as pd
-
-    from kb import store
-
-    with store.transaction(con):
-        for name, rows in tables.items():
-            # `object` keeps a missing text NULL; pandas would make it NaN, and DuckDB that a number.
-            frame = pd.DataFrame(list(rows), dtype=object)
-            if name == "patients" and len(frame):
-                known = {row[0] for row in con.execute("SELECT patient_id FROM patients").fetchall()}
-                frame = frame[~frame["patient_id"].isin(known)].drop_duplicates("patient_id")
-            if len(frame):
-                store.insert(con, name, frame)
-
-
-def _write_rejects(ws: Workspace, kind: str, rejects: Sequence[tuple[str, str]]) -> None:
-    """Put this call's rejects of one kind into `rejects.csv`, in place of those of the call before."""
-    path = ws.path / REJECTS
-    old: list[list[str]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            old = [row for row in csv.reader(file) if row and row[0] not in ("kind", kind)]
-    if not old and not rejects:
-        path.unlink(missing_ok=True)
-        return
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["kind", "place", "reason"])
-    writer.writerows([*old, *([kind, *reject] for reject in rejects)])
-    with atomic_write(path) as temporary:
-        temporary.write_text(out.getvalue(), encoding="utf-8")
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -11,13 +11,16 @@ TIMES = r"\s*(?:x|\*|by)\s*"
 SIZE = re.compile(rf"(?<![\d.a-z#]){ONE}(?:{TIMES}{ONE})?(?:{TIMES}{ONE})?", re.IGNORECASE)
 RANGE = re.compile(rf"(?<![\d.])({NUMBER})\s*({UNIT})?\s*(?:-|~|至|到|to)\s*({NUMBER})\s*({UNIT})")
 # De-identified corpora replace the numbers: "_2DS_" is a size in two dimensions, "_SCM_" one length in cm.
+DIGIT = re.compile(r"\d(?!ds_)")
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
 REJECT_BEFORE = re.compile(
-    r"(?:>=?|≥|超过|距|间距|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
+    r"(?:>=?|≥|超过|距(?:乳头|体表|皮肤|胸壁|乳晕|乳头旁)?|间距"
+    r"|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
 )
 REJECT_AFTER = re.compile(
-    r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz|:\d)"
+    r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz"
+    r"|:\d|from (?:the )?(?:nipple|skin)|fn\b)"
 )
 
 
@@ -44,6 +47,8 @@ def find_sizes(text: str) -> list[Size]:
     """All measurements of a normalised text, in order; a range gives its upper bound."""
     found: list[Size] = []
     taken: list[tuple[int, int]] = []
+    if not DIGIT.search(text):
+        return _masked(text)
     for match in RANGE.finditer(text):
         if not _rejected(text, match):
             found.append(Size((_mm(match[3], match[4]),), *match.span()))
@@ -63,10 +68,15 @@ def find_sizes(text: str) -> list[Size]:
             units_of.append(last)
         values = [_mm(n, u) for n, u in zip(numbers, reversed(units_of), strict=True) if n]
         found.append(Size(tuple(values), start, end))
-    found += [Size((), *match.span()) for match in MASKED.finditer(text)]
+    if "_" in text:
+        found += _masked(text)
     return sorted(found, key=lambda size: size.start)
 
 
+def _masked(text: str) -> list[Size]:
+    return [Size((), *match.span()) for match in MASKED.finditer(text) if not _rejected(text, match)]
+
+
 def _rejected(text: str, match: re.Match[str]) -> bool:
-    before, after = text[max(0, match.start() - 12) : match.start()], text[match.end() : match.end() + 8]
+    before, after = text[max(0, match.start() - 12) : match.start()], text[match.end() : match.end() + 24]
     return bool(REJECT_BEFORE.search(before) or REJECT_AFTER.match(after))

@@ -1,4 +1,4 @@
-"""From parsed reports to rows of the tables `patients`, `reports`, `nodules` and `findings`."""
+"""From parsed reports to rows of the tables `reports` (with sex and age of the patient), `nodules` and `findings`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 import kb
 from tigerdata.reports.parser import parse
 
+STRING, INT = pa.string(), pa.int32()
+SCHEMAS = {
+    "reports": pa.schema(
+        [
+            *((name, STRING) for name in (
+                "report_id", "patient_id", "exam_id", "exam_date", "language", "text", "sha256", "ingested_from",
+                "source_key", "phi", "sex",
+            )),
+            ("phi_rules", INT), ("age", pa.float64()), ("line", pa.int64()),
+        ]
+    ),
+    "nodules": pa.schema(
+        [
+            *((name, STRING) for name in ("nodule_id", "report_id", "patient_id", "exam_id", "source")),
+            ("ordinal", INT), ("multiple", pa.bool_()),
+        ]
+    ),
+    "findings": pa.schema(
+        [
+            *((name, STRING) for name in (
+                "finding_id", "nodule_id", "report_id", "attribute", "value", "certainty", "surface", "cue", "rule",
+            )),
+            ("number", pa.float64()), ("start_char", INT), ("end_char", INT),
+        ]
+    ),
+}  # fmt: skip
+MAX_AGE = 90.0  # an exact age beyond it points to few people (HIPAA Safe Harbor)
 PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([\w.]+)")
-SEX = {"男": "male", "m": "male", "male": "male", "女": "female", "f": "female", "female": "female"}
+SEX = {
+    "男": "male",
+    "男性": "male",
+    "女性": "female",
+    "m": "male",
+    "male": "male",
+    "女": "female",
+    "f": "female",
+    "female": "female",
+}
 
 
 def report_rows(
     base: kb.KnowledgeBase, domain: str, reports: Iterable[Mapping[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Rows by table for reports given as mappings with at least report_id, text, sha256 and ingested_from."""
-    tables: dict[str, list[dict[str, Any]]] = {"patients": [], "reports": [], "nodules": [], "findings": []}
+    """Rows by table for reports given as the columns of `SCHEMAS["reports"]` without the language.
+
+    `sex` and `age` of a report are cells as they came. Raises nothing for any text.
+    """
+    tables: dict[str, list[dict[str, Any]]] = {"reports": [], "nodules": [], "findings": []}
     owners = {
         value: name
         for name, model in base.attributes.items()
@@ -27,27 +68,9 @@ def report_rows(
     for report in reports:
         parsed = parse(report["text"], domain)
         patient, exam = report.get("patient_id"), report.get("exam_id")
-        if patient:
-            tables["patients"].append(
-                {
-                    "patient_id": patient,
-                    "sex": SEX.get(report.get("sex", "").strip().lower()),
-                    "age": _age(report.get("age", "")),
-                    "source": report["ingested_from"],
-                }
-            )
-        tables["reports"].append(
-            {
-                "report_id": report["report_id"],
-                "patient_id": patient,
-                "exam_id": exam,
-                "exam_date": report.get("exam_date"),
-                "language": parsed["language"],
-                "text": report["text"],
-                "sha256": report["sha256"],
-                "ingested_from": report["ingested_from"],
-            }
-        )
+        sex = SEX.get(report.get("sex", "").strip().lower())
+        who = {"language": parsed["language"], "sex": sex, "age": _age(report.get("age", ""))}
+        tables["reports"].append({**report, **who})
         for index, nodule in enumerate(parsed["nodules"]):
             tables["nodules"].append(
                 {
@@ -108,7 +131,7 @@ def _size_classes(parsed: Mapping[str, Any], base: kb.KnowledgeBase) -> list[dic
     """The size class of each measured nodule (`diameter`), derived from its largest diameter by the KB's bounds."""
     rows = []
     for index, nodule in enumerate(parsed["nodules"]):
-        if not nodule["diameter_mm"]:
+        if not nodule["diameter_mm"] or "diameter" not in base.attributes:
             continue
         largest = max(nodule["diameter_mm"])
         source = next(e for e in parsed["evidence"] if e["path"].startswith(f"nodules[{index}].diameter_mm"))
@@ -119,4 +142,4 @@ def _size_classes(parsed: Mapping[str, Any], base: kb.KnowledgeBase) -> list[dic
 
 def _age(text: str) -> float | None:
     match = re.match(r"\s*(\d{1,3}(?:\.\d+)?)\s*(岁|years?|y|Y|$)", text)
-    return float(match[1]) if match else None
+    return min(float(match[1]), MAX_AGE) if match else None

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kb.errors import UserError
+from tigerdata.reports.encodings import decode
 from tigerdata.reports.parser import parse_many
-from tigerdata.reports.readers import decode
 
 
-def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) -> Iterator[dict[str, Any]]:
+def parse_stream(
+    file: str, domain: str = "thyroid", pathology: bool = False, computed: bool = False, workers: int = 1
+) -> Iterator[dict[str, Any]]:
     """Parse plain text (one report) or JSONL (`{"id", "text"}` a line) from a path or from "-", standard input.
 
-    Raises UserError for a missing file or a line that is not such an object.
+    `computed` and `workers` as in `tigerdata.reports.parser.parse_many`. Raises UserError for a missing file or a line
+    that is not such an object.
     """
     if file == "-":
         name, data = "standard input", sys.stdin.buffer.read()
@@ -25,13 +28,13 @@ def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) ->
         if not path.is_file():
             raise UserError(f"there is no file {path}; give a text or JSONL file, or - for standard input.")
         name, data = path.name, path.read_bytes()
-    text = decode(data, name)
+    text, _ = decode(data, name)
     rows = _lines(text, name) if text.lstrip().startswith("{") else [{"id": Path(name).stem, "text": text}]
-    yield from parse_many(rows, domain, pathology)
+    yield from parse_many(rows, domain, pathology, computed, workers)
 
 
 def _lines(text: str, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -37,13 +37,16 @@ class Category:
 
 @lru_cache(maxsize=4)
 def _patterns(domain: str) -> list[tuple[str, re.Pattern[str]]]:
-    systems = load_cues(domain).systems
-    return [(name, re.compile(rf"(?:{pattern.pattern}){FILLER}{CATEGORY}")) for name, pattern in systems.items()]
+    cues = load_cues(domain)
+    category = CATEGORY.replace("1-6", cues.rules.levels, 1)
+    return [(name, re.compile(rf"(?:{pattern.pattern}){FILLER}{category}")) for name, pattern in cues.systems.items()]
 
 
 def find_categories(text: str, domain: str = "thyroid") -> list[Category]:
     """Categories in order; a range such as "3-4A" states no single category and is left out."""
     found: list[Category] = []
+    if not any(hint in text for hint in load_cues(domain).tirads.hints):
+        return found
     for name, pattern in [*_patterns(domain), ("unspecified", BARE)]:
         for match in pattern.finditer(text):
             start, end = match.span()

@@ -4,8 +4,7 @@ Two modes: `paper` multiplies the logits by W, as printed; `log` adds log W, whi
 attention itself. With `paper`, a token whose logit is negative loses attention when its weight exceeds 1.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffusers.models.attention_processor import Attention
@@ -16,13 +15,6 @@ from kb.errors import UserError
 from kb.weights import A, B, delta, omega
 
 MODES = ("log", "paper", "off")
-
-
-def term_frequency(prompts: Iterable[Sequence[str]]) -> dict[str, float]:
-    """Share of each phrase among all phrases of `prompts`: tau of equation 10 over a batch or a corpus."""
-    counts = Counter(phrase for phrases in prompts for phrase in phrases)
-    total = sum(counts.values())
-    return {phrase: count / total for phrase, count in sorted(counts.items())}
 
 
 def phrase_weights(

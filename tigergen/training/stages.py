@@ -10,13 +10,13 @@ from accelerate import PartialState
 
 from kb.errors import UserError
 from kb.files import read_json
+from kb.weights import term_frequency
 from tigerdata.progress import Progress
 from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
 from tigergen.model.folder import model_id, trained_on, write_trained_on
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
-from tigergen.model.weighting import term_frequency
 from tigergen.training import presets
 from tigergen.training.checkpoint import (
     RECORD,

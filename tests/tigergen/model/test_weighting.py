@@ -7,12 +7,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from kb.errors import UserError
-from tigergen.model.weighting import (
-    check_mode,
-    phrase_weights,
-    term_frequency,
-    use_weighted_attention,
-)
+from tigergen.model.weighting import check_mode, phrase_weights, use_weighted_attention
 
 
 def test_rare_terms_weigh_more_than_common_ones() -> None:
@@ -20,10 +15,6 @@ def test_rare_terms_weigh_more_than_common_ones() -> None:
         [("a", "particular"), ("b", "joint"), ("c", "joint"), ("d", "common")], {"b": 0.05, "c": 0.4}
     )
     assert weights["a"] > weights["b"] > weights["c"] > weights["d"]
-
-
-def test_term_frequency_is_the_share_of_all_phrases_of_the_batch() -> None:
-    assert term_frequency([["solid", "halo"], ["solid", "cyst"]]) == {"cyst": 0.25, "halo": 0.25, "solid": 0.5}
 
 
 def test_unknown_mode_is_a_user_error() -> None:

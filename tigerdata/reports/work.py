@@ -1,0 +1,164 @@
+"""The part of the ingest that runs in several processes: clean a batch of reports, parse it, leave it as Parquet.
+
+What a batch becomes depends on the batch alone, so the number of processes changes nothing. Workers never see the key
+and never open the database; they get pseudonyms and the number of days by which dates move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar, cast
+
+from tigerdata.reports.readers import Reject
+
+BATCH = 1000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One accepted row: pseudonyms, cells as they came, and what to remove from them."""
+
+    file: str
+    line: int
+    report_id: str
+    patient_id: str | None
+    exam_id: str | None
+    source_key: str
+    shift_days: int
+    values: dict[str, str]
+    personal: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Done:
+    """What a batch became: counts, refused rows, and what kind of personal data was removed how often."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    removed: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all batches of a file share."""
+
+    domain: str
+    level: str
+    folder: Path
+
+
+def do_batch(job: Job, number: int, tasks: list[Task]) -> Done:
+    """Clean, parse and write one batch as `<table>-<number>.parquet` in the job's folder."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    import kb
+    from tigerdata.reports import personal
+    from tigerdata.reports.dates import shift_iso
+    from tigerdata.reports.joined import join_columns
+    from tigerdata.reports.rows import SCHEMAS, report_rows
+
+    done = Done()
+    reports = []
+    for task in tasks:
+        values = task.values
+        text = values.get("text") or join_columns(values.get("findings", ""), values.get("impression", ""))
+        clean = personal.redact(text, job.level, task.shift_days, _known(task))
+        done.removed.update(clean.removed)
+        date = values.get("exam_date")
+        reports.append(
+            {
+                "report_id": task.report_id,
+                "patient_id": task.patient_id,
+                "exam_id": task.exam_id,
+                "exam_date": shift_iso(date, task.shift_days) if date and job.level != "strict" else None,
+                "text": clean.text,
+                "sha256": hashlib.sha256(clean.text.encode()).hexdigest(),
+                "ingested_from": f"{task.file}:{task.line}",
+                "source_key": task.source_key,
+                "phi": job.level,
+                "phi_rules": personal.RULES,
+                "sex": values.get("sex", ""),
+                "age": values.get("age", ""),
+                "line": task.line,
+            }
+        )
+    for name, table in report_rows(kb.load(job.domain), job.domain, reports).items():
+        done.counts[name] += len(table)
+        pq.write_table(pa.Table.from_pylist(table, schema=SCHEMAS[name]), job.folder / f"{name}-{number:06d}.parquet")
+    return done
+
+
+def _known(task: Task) -> Iterator[tuple[str, str]]:
+    yield from task.personal
+    # An id in its own column is a record number wherever the text repeats it. Short ones could be sizes.
+    for name in ("report_id", "patient_id", "exam_id"):
+        value = task.values.get(name, "")
+        if any(map(str.isdigit, value)):
+            yield "number", value
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to `size` items."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None], size: int | None = None) -> None:
+    """Do all batches in order, in this process or in `workers` of them, and report each when it is done.
+
+    Few batches never start processes. At most three batches a worker wait, so that memory does not grow with the file.
+    """
+    numbered = enumerate(batches(tasks, size or BATCH))
+    first = list(islice(numbered, 3))
+    if workers < 2 or len(first) < 3:
+        for number, batch in [*first]:
+            report(do_batch(job, number, batch))
+        for number, batch in numbered:
+            report(do_batch(job, number, batch))
+        return
+    # "spawn": a forked child of a process with DuckDB's and Arrow's threads can hang.
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+    waiting: list[Future[Done]] = []
+    try:
+        for number, batch in [*first]:
+            waiting.append(pool.submit(do_batch, job, number, batch))
+        for number, batch in numbered:
+            if len(waiting) >= 3 * workers:
+                report(waiting.pop(0).result())
+            waiting.append(pool.submit(do_batch, job, number, batch))
+        for future in waiting:
+            report(future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Start of a worker: keep it small, and let it end with its parent."""
+    # spaCy's base library imports these wherever they are installed. Parsing needs none of them; torch alone takes 700
+    # MB and two seconds in each worker. `None` makes an import fail as if it were not there.
+    for name in ("torch", "tensorflow", "mxnet", "cupy"):
+        sys.modules.setdefault(name, cast(ModuleType, None))
+    # A worker whose parent was killed would wait for work for ever.
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _watch(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
