@@ -74,6 +74,20 @@ class Cues(BaseModel):
     def _compiled(self) -> dict[str, re.Pattern[str]]:
         return {name: alternation(patterns) for name, patterns in self.cues.items()}
 
+    def of_script(self, chinese: bool, latin: bool) -> dict[str, re.Pattern[str]]:
+        """The cues by name that can match a text with Chinese characters, with Latin letters, or with both."""
+        if chinese and latin:
+            return self._compiled
+        return self._chinese if chinese else self._latin
+
+    @cached_property
+    def _chinese(self) -> dict[str, re.Pattern[str]]:
+        return {n: alternation(tuple(p for p in ps if not _only_latin(p))) for n, ps in self.cues.items()}
+
+    @cached_property
+    def _latin(self) -> dict[str, re.Pattern[str]]:
+        return {n: alternation(tuple(p for p in ps if not _only_chinese(p))) for n, ps in self.cues.items()}
+
     @cached_property
     def relations(self) -> list[tuple[str, str, re.Pattern[str]]]:
         """(attribute, value, pattern) of the values that are written as relations, such as "A/T > 1"."""
@@ -118,6 +132,20 @@ class Cues(BaseModel):
 
     def __getitem__(self, name: str) -> re.Pattern[str]:
         return self._compiled[name]
+
+
+def _letters(pattern: str) -> tuple[bool, bool]:
+    """Whether a pattern names Chinese characters and Latin letters (\\s and \\d are no letters)."""
+    plain = re.sub(r"\\.", "", pattern)
+    return bool(re.search("[㐀-䶿一-鿿]", plain)), bool(re.search("[a-z]", plain))
+
+
+def _only_latin(pattern: str) -> bool:
+    return _letters(pattern) == (False, True)
+
+
+def _only_chinese(pattern: str) -> bool:
+    return _letters(pattern) == (True, False)
 
 
 def alternation(patterns: tuple[str, ...], right: bool = True) -> re.Pattern[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from re import Pattern
 from typing import TYPE_CHECKING, NamedTuple
 
 from kb.cues import Cues
@@ -38,14 +39,14 @@ class Scopes:
         self._read(cues, text, covered)
 
     @classmethod
-    def over(cls, cues: Cues, text: str, covered: Sequence[Span]) -> Scopes:
+    def over(cls, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> Scopes:
         """The cues of a text that is one clause."""
         scopes = cls.__new__(cls)
         scopes.begin, scopes.end, scopes.inherited = 0, len(text), None
         scopes._read(cues, text, covered)
         return scopes
 
-    def _read(self, cues: Cues, text: str, covered: Sequence[Span]) -> None:
+    def _read(self, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> None:
         def spans(name: str, free_of: Sequence[Span]) -> list[Span]:
             found = [m.span() for m in cues[name].finditer(text, self.begin, self.end) if m.end() > m.start()]
             return [s for s in found if not any(a < s[1] and s[0] < b for a, b in free_of)]

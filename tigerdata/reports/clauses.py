@@ -10,16 +10,22 @@ from tigerdata.reports.text import CJK
 
 HEADINGS = ("findings", "impression", "pathology", "before", "after")
 CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
+# Each pattern begins with the sign that it cuts at: what must or must not stand around it is looked at afterwards.
 HARD = re.compile(
-    rf"[。；;！!\n]+|(?<!\blt)(?<!\brt)(?<!\bvs)(?<!\bno)(?<!\bdr)(?<!approx)\.(?=\s|$|[{CJK}])|\.(?=[a-z]{{4,}})(?<=[a-z)]\.)"
+    rf"[。；;!！\n]+|\.(?:(?=\s|$|[{CJK}])(?<!\blt\.)(?<!\brt\.)(?<!\bvs\.)(?<!\bno\.)(?<!\bdr\.)(?<!approx\.)"
+    rf"|(?=[a-z]{{4,}})(?<=[a-z)]\.))"
 )
 SOFT = re.compile(
-    r"，|(?<!\d),|,(?!\d)|[()]"
-    r"|(?<!\bap)(?<!\bap ):(?!\s*(?:none|no\b|neg|absent|无(?!回声|明显)|阴性|未见(?=$|[，。；;.\n])|-|\d))"
+    r"[，()]|,(?:(?<!\d,)|(?!\d))"
+    r"|:(?<!\bap:)(?<!\bap :)(?!\s*(?:none|no\b|neg|absent|无(?!回声|明显)|阴性|未见(?=$|[，。；;.\n])|-|\d))"
 )
+NUMBERED = r"\s*\(?(\d{1,2})(?:[、)]|\.(?!\d))"
+FIRST = re.compile(NUMBERED)
 MARKER = re.compile(
-    rf"([{CIRCLED}]+)|(?:(?<=[\n。；;:，])|^)\s*\(?(\d{{1,2}})(?:[、)]|\.(?!\d))|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{{1,2}})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{{1,2}})(?=[:：，、])|#(\d{{1,2}})"
+    rf"([{CIRCLED}]+)|[\n。；;:，]{NUMBERED}|#(\d{{1,2}})"
+    r"|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{1,2})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{1,2})(?=[:：，、])"
 )
+HEADING_REACH = 40
 
 
 class Clause(NamedTuple):
@@ -48,8 +54,12 @@ def _heading(domain: str) -> re.Pattern[str]:
 def sections(text: str, domain: str = "thyroid") -> list[tuple[int, int, str]]:
     """(start, end, name) of the sections; text before the first heading is findings."""
     cuts = [(0, 0, "findings")]
-    if ":" in text:
-        cuts += [(m.start(), m.end(), m.lastgroup or "findings") for m in _heading(domain).finditer(text)]
+    last, colon = 0, text.find(":")
+    while colon >= 0:
+        found_heading = _heading(domain).search(text, max(last, colon - HEADING_REACH), colon + 1)
+        if found_heading:
+            cuts.append((found_heading.start(), colon + 1, found_heading.lastgroup or "findings"))
+        last, colon = colon + 1, text.find(":", colon + 1)
     bounds = [cut[0] for cut in cuts[1:]] + [len(text)]
     found: list[tuple[int, int, str]] = []
     headed = any(name == "findings" for _, _, name in cuts[1:])
@@ -98,16 +108,21 @@ def _sentences(
         if not inside[match.start()]:
             cuts.append((match.start(), match.end(), ()))
     for match in cues["lost_end"].finditer(text, begin, finish):
-        cuts.append((match.start(), match.start(), ()))
-    for match in MARKER.finditer(text, begin, finish):
-        if inside[match.start()]:
+        cuts.append((match.end(), match.end(), ()))
+    markers = [*MARKER.finditer(text, max(begin - 1, 0), finish)]
+    if begin == 0 and (head := FIRST.match(text, 0, finish)):
+        cuts.append((head.start(), head.end(), (int(head[1]),)))
+    for match in markers:
+        # A numbered item is found by the sign before it, which is no part of the marker.
+        start = match.start() + bool(match[2])
+        if inside[start] or start < begin:
             continue
         circled = match[1] or ""
         numbers = tuple(CIRCLED.index(c) + 1 for c in circled) or (int(next(g for g in match.groups()[1:] if g)),)
         # "nodule 1 is solid": the marker is the subject and stays; "①", "1、" and "Nodule 1:" are left out.
         worded = match[3] or match[4] or match[5]
         headed = text[match.end() : match.end() + 1] in ("", ":", "：", "，", ",", ".", "、", ")")
-        cuts.append((match.start(), match.start() if worded and not headed else match.end(), numbers))
+        cuts.append((start, start if worded and not headed else match.end(), numbers))
     cuts.sort()
     result = []
     last = begin

@@ -1,6 +1,7 @@
 """Measurements in normalised text: sizes of one to three dimensions in mm, with what must not be taken for one."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 NUMBER = r"(?:\d{1,3}[.,]\d{1,2}(?!\d)|\d{1,3}(?![.,]?\d)|\.\d{1,2})"
@@ -11,6 +12,7 @@ TIMES = r"\s*(?:x|\*|by)\s*"
 SIZE = re.compile(rf"(?<![\d.a-z#]){ONE}(?:{TIMES}{ONE})?(?:{TIMES}{ONE})?", re.IGNORECASE)
 RANGE = re.compile(rf"(?<![\d.])({NUMBER})\s*({UNIT})?\s*(?:-|~|至|到|to)\s*({NUMBER})\s*({UNIT})")
 # De-identified corpora replace the numbers: "_2DS_" is a size in two dimensions, "_SCM_" one length in cm.
+RUN = re.compile(r"\.?\d[\d.]*")
 DIGIT = re.compile(r"\d(?!ds_)")
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
@@ -49,11 +51,12 @@ def find_sizes(text: str) -> list[Size]:
     taken: list[tuple[int, int]] = []
     if not DIGIT.search(text):
         return _masked(text)
-    for match in RANGE.finditer(text):
+    starts = [run.start() for run in RUN.finditer(text)]
+    for match in _each(RANGE, text, starts):
         if not _rejected(text, match):
             found.append(Size((_mm(match[3], match[4]),), *match.span()))
         taken.append(match.span())
-    for match in SIZE.finditer(text):
+    for match in _each(SIZE, text, starts):
         start, end = match.span()
         if any(start < b and a < end for a, b in taken) or _rejected(text, match):
             continue
@@ -71,6 +74,15 @@ def find_sizes(text: str) -> list[Size]:
     if "_" in text:
         found += _masked(text)
     return sorted(found, key=lambda size: size.start)
+
+
+def _each(pattern: re.Pattern[str], text: str, starts: Sequence[int]) -> Iterator[re.Match[str]]:
+    """Matches of a pattern that can only begin where a number does; one does not begin inside another."""
+    last = 0
+    for start in starts:
+        if start >= last and (match := pattern.match(text, start)):
+            last = match.end()
+            yield match
 
 
 def _masked(text: str) -> list[Size]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cached_property, lru_cache
 
-from kb.cues import Cues, load_cues
+from kb.cues import NOTHING, Cues, load_cues
 from tigerdata.reports.assertion import Assertion, Scopes, Span
 from tigerdata.reports.terms import NOISE, Term, finder
 from tigerdata.reports.text import CJK
@@ -36,6 +36,7 @@ class Sheet:
         self.terms: tuple[Term, ...] = tuple(t for t in found if t.attribute != NOISE)
         self.noise: tuple[Span, ...] = tuple(t.span for t in found if t.attribute == NOISE)
         self.latin = not CHINESE.search(text)
+        self._cues = self.cues.of_script(not self.latin, bool(LATIN_WORD.search(text)))
         self._spans: dict[str, tuple[Span, ...]] = {}
         self.firsts: dict[str, Span | None] = {}  # what `first` has answered
 
@@ -43,8 +44,9 @@ class Sheet:
         """All places of a cue, from left to right."""
         found = self._spans.get(name)
         if found is None:
-            matches = self.cues[name].finditer(self.text)
-            found = self._spans[name] = tuple(m.span() for m in matches if m.end() > m.start())
+            pattern = self._cues[name]
+            matches = () if pattern is NOTHING else pattern.finditer(self.text)
+            found = self._spans[name] = tuple([m.span() for m in matches if m.end() > m.start()])
         return found
 
     def first(self, name: str) -> Span | None:
@@ -68,7 +70,7 @@ class Sheet:
     @cached_property
     def scopes(self) -> Scopes:
         """Negation and doubt of the clause."""
-        return Scopes.over(self.cues, self.text, [t.span for t in self.terms])
+        return Scopes.over(self._cues, self.text, [t.span for t in self.terms])
 
     @cached_property
     def list_denial(self) -> Span | None:
@@ -102,7 +104,7 @@ class Sheet:
                 found.append((name, *match.span()))
         if not found:
             return ()
-        scopes = Scopes.over(self.cues, self.text, taken)
+        scopes = Scopes.over(self._cues, self.text, taken)
         return tuple((name, a, b, scopes.of(a, b)) for name, a, b in found)
 
 

@@ -52,6 +52,7 @@ class Joined:
                 sides = form[: match.start()].rstrip()[-1:], match[0], form[match.end() :].lstrip()[:1]
                 near.setdefault(sides, []).append(form)
         self._near = {sides: re.compile("|".join(map(_loose, found))) for sides, found in near.items()}
+        self._before = {(before, sign) for before, sign, _ in near}
         self._reach = max(map(len, forms), default=0) + 8
 
     def spans(self, text: str) -> list[tuple[int, int]]:
@@ -60,6 +61,8 @@ class Joined:
         for match in CUT.finditer(text):
             start, end = match.span()
             before, after = text[start - 1 : start], text[end : end + 1]
+            if before != " " and (before, match[0]) not in self._before:
+                continue
             if before == " ":
                 before = text[:start].rstrip()[-1:]
             if after == " ":

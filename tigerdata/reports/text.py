@@ -31,8 +31,10 @@ PLAIN = {
 }
 DASHES = dict.fromkeys("–—−‐‑‒", "-")
 CJK = "㐀-䶿一-鿿"
+# A pattern that begins with the space itself, not with what stands before it, is searched several times faster.
 SPACES = re.compile(
-    rf"(?<=[{CJK}，。；：、()\d])[^\S\n]+(?=[{CJK}，。；：、()])|(?<=[{CJK}，。；：、])[^\S\n]+(?=[\d①-⑳])"
+    rf"[^\S\n](?:(?<=[{CJK}，。；：、()\d][^\S\n])[^\S\n]*(?=[{CJK}，。；：、()])"
+    rf"|(?<=[{CJK}，。；：、][^\S\n])[^\S\n]*(?=[\d①-⑳]))"
 )
 
 
