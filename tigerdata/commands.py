@@ -4,7 +4,6 @@ Heavy libraries are imported inside the commands, so that `--help` answers at on
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -99,6 +98,7 @@ def ingest_reports(
     Example: tigerdata ingest reports corpus/reports.csv -w study
     """
     from tigerdata.reports import ingest
+    from tigerdata.reports.work import cores
 
     result = ingest.ingest_reports(
         open_workspace(workspace),
@@ -107,7 +107,7 @@ def ingest_reports(
         mapping=_columns(column),
         encoding=encoding,
         phi=phi,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or cores(),
     )
     show(result, as_json)
 
