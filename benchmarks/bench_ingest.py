@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def main() -> None:
     print(f"{size_of}, {options.workers} workers, load of the machine before {load:.1f}")
     for title, run in (("first run", first), ("second run", again)):
         print(
-            f"{title}: {run['seconds']:.1f} s wall, {run['cpu_s']:.1f} s CPU, at most {run['gb']:.2f} GB in all processes, "
+            f"{title}: {run['seconds']:.1f} s wall, {run['cpu_s']:.1f} s CPU, at most {run['gb']:.2f} GB in all, "
             f"{run['reports']} stored, {run['already_known']} known, {run['rejected']} refused, "
             f"{run['findings']} findings"
         )
