@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from kb.errors import UserError
 from tigerdata.commands import data_app
+from tigerdata.workspace import Workspace
 from tigergen.commands import gen_app
 
 APPS = {"tigerdata": data_app, "tigergen": gen_app}
@@ -93,9 +94,18 @@ def test_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["ingest", "images", "nowhere", "-w", "."], "is no workspace"),
         (["init", "x", "--domain", "knee"], "knee"),
         (["simulate", "c", "--train", "benign"], "class=number"),
+        (["ingest", "reports", "x.csv", "-w", "."], "is no workspace"),
+        (["ingest", "reports", "missing.csv", "-w", "ws"], "no file or folder missing.csv"),
+        (["ingest", "reports", "a.csv", "-w", "ws"], "its columns are colour, shape"),
+        (["ingest", "reports", "a.csv", "--map", "findings", "-w", "ws"], "not of the form name=column"),
+        (["ingest", "reports", "a.csv", "--phi", "lax", "-w", "ws"], "--phi lax"),
+        (["ingest", "pathology", "a.csv", "--encoding", "x", "-w", "ws"], "no encoding 'x'"),
     ],
 )
 def test_user_errors_are_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:
+    if "ws" in words:
+        Workspace.create(tmp_path / "ws")
+        (tmp_path / "a.csv").write_text("colour,shape\nred,round\n", encoding="utf-8")
     code = f"import sys, cli; sys.argv = ['tigerdata', *{words!r}]; cli.tigerdata()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1

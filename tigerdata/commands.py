@@ -3,7 +3,6 @@
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +99,7 @@ def ingest_reports(
     Example: tigerdata ingest reports corpus/reports.csv -w study
     """
     from tigerdata.reports import ingest
+    from tigerdata.reports.work import cores
 
     result = ingest.ingest_reports(
         open_workspace(workspace),
@@ -108,7 +108,7 @@ def ingest_reports(
         mapping=_columns(column),
         encoding=encoding,
         phi=phi,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or cores(),
     )
     show(result, as_json)
 

@@ -37,6 +37,7 @@ SCHEMAS = {
         ]
     ),
 }  # fmt: skip
+FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 MAX_AGE = 90.0  # an exact age beyond it points to few people (HIPAA Safe Harbor)
 PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([\w.]+)")
 SEX = {
@@ -52,11 +53,12 @@ SEX = {
 
 
 def report_rows(
-    base: kb.KnowledgeBase, domain: str, reports: Iterable[Mapping[str, Any]]
+    base: kb.KnowledgeBase, domain: str, reports: Iterable[Mapping[str, Any]], failed: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows by table for reports given as the columns of `SCHEMAS["reports"]` without the language.
 
-    `sex` and `age` of a report are cells as they came. Raises nothing for any text.
+    `sex` and `age` of a report are cells as they came. A report that trips the parser gives no rows and its id goes to
+    `failed`: one odd text must not cost the others of a million.
     """
     tables: dict[str, list[dict[str, Any]]] = {"reports": [], "nodules": [], "findings": []}
     owners = {
@@ -66,7 +68,11 @@ def report_rows(
         if value not in ("absent", "present")
     }
     for report in reports:
-        parsed = parse(report["text"], domain)
+        try:
+            parsed = parse(report["text"], domain)
+        except FAULTS:
+            failed.append(report["report_id"])
+            continue
         patient, exam = report.get("patient_id"), report.get("exam_id")
         sex = SEX.get(report.get("sex", "").strip().lower())
         who = {"language": parsed["language"], "sex": sex, "age": _age(report.get("age", ""))}

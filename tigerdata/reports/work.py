@@ -24,6 +24,7 @@ from typing import TypeVar, cast
 from tigerdata.reports.readers import Reject
 
 BATCH = 1000
+PARSER_FAULT = "the parser fails on its text: a fault of this program, please report it"
 T = TypeVar("T")
 
 
@@ -96,7 +97,10 @@ def do_batch(job: Job, number: int, tasks: list[Task]) -> Done:
                 "line": task.line,
             }
         )
-    for name, table in report_rows(kb.load(job.domain), job.domain, reports).items():
+    failed: list[str] = []
+    tables = report_rows(kb.load(job.domain), job.domain, reports, failed)
+    done.rejects = [Reject(task.file, task.line, PARSER_FAULT) for task in tasks if task.report_id in set(failed)]
+    for name, table in tables.items():
         done.counts[name] += len(table)
         pq.write_table(pa.Table.from_pylist(table, schema=SCHEMAS[name]), job.folder / f"{name}-{number:06d}.parquet")
     return done
@@ -109,6 +113,11 @@ def _known(task: Task) -> Iterator[tuple[str, str]]:
         value = task.values.get(name, "")
         if any(map(str.isdigit, value)):
             yield "number", value
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

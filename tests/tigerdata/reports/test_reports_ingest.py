@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from kb.errors import UserError
-from tigerdata.reports import commit, statistics
+from tigerdata.reports import commit, parser, rows, statistics
 from tigerdata.reports.ingest import ingest_pathology, ingest_reports
 from tigerdata.reports.stream import parse_stream
 from tigerdata.workspace import Workspace
@@ -170,6 +170,19 @@ def test_rows_that_do_not_add_up_are_not_stored(ws: Workspace, tmp_path: Path, m
         ingest_reports(ws, write(tmp_path, "csv-bom"))
     assert query(ws, "SELECT count(*) FROM reports") == [(0,)]
     assert not list(ws.path.glob(".ingest-*"))
+
+
+def test_a_text_that_trips_the_parser_is_refused_and_no_other(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trips(text: str, domain: str) -> dict[str, Any]:
+        return parser.parse(text, domain) if "odd" not in text else {}["odd"]
+
+    monkeypatch.setattr(rows, "parse", trips)
+    (tmp_path / "a.csv").write_text("id,text\na,Left nodule 8 mm.\nb,odd\nc,Cyst.\n", encoding="utf-8")
+    counts = ingest_reports(ws, tmp_path / "a.csv")
+    assert (counts["rows"], counts["reports"], counts["rejected"], counts["nodules"]) == (3, 2, 1, 2)
+    assert "a.csv,3,the parser fails on its text" in (ws.path / "rejects.csv").read_text(encoding="utf-8")
 
 
 def test_columns_are_mapped_by_hand(ws: Workspace, tmp_path: Path) -> None:
