@@ -32,15 +32,21 @@ for _name, _command in TOP_LEVEL.items():
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of the new workspace.")] = Path("."),
     domain: Annotated[str, typer.Option(help="Organ whose vocabulary is used.")] = "thyroid",
+    ids: Annotated[
+        str, typer.Option(help="keyed: ids become keyed pseudonyms; kept: they are pseudonyms already.")
+    ] = "keyed",
     as_json: JsonOption = False,
 ) -> None:
     """Make a workspace: settings, an empty knowledge base, room for models and data sets.
 
     Example: tigerdata init study --domain thyroid
     """
+    from tigerdata.identity import KEPT, KEYED
     from tigerdata.workspace import Workspace
 
-    workspace = Workspace.create(folder, domain)
+    if ids not in (KEYED, KEPT):
+        raise UserError(f"there is no --ids {ids}; write {KEYED} or {KEPT}.")
+    workspace = Workspace.create(folder, domain, settings={"privacy": {"ids": ids}})
     show({"workspace": str(workspace.path), "domain": domain, "next": "tigerdata ingest reports FILES…"}, as_json)
 
 

@@ -87,7 +87,12 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             "Simulate patients: frames, reports, pathology",
             data("simulate", corpus, *cohorts, "--workers", 2),
         ),
-        Stage("workspace", "Make a workspace with the thyroid knowledge base", data("init", ws), ("corpus",)),
+        Stage(
+            "workspace",
+            "Make a workspace with the thyroid knowledge base",
+            data("init", ws, "--ids", "kept"),
+            ("corpus",),
+        ),
         Stage(
             "reports",
             "Read Chinese and English reports into facts",

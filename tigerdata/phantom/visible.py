@@ -101,7 +101,7 @@ UNDRAWN: tuple[Rule, ...] = (
 )
 # attribute -> values of other attributes that hide it. A nodule below 10 mm is 15 to 17 pixels wide in a frame of 64:
 # what its inside and its border look like cannot be read there (a judge is right in .77 to .84, else in .87 to .97).
-_SMALL = {"diameter": ("small",)}
+_SMALL: dict[str, tuple[str, ...]] = {"diameter": ("small",)}
 _PARTLY_FLUID = ("mixed_cystic_solid", "predominantly_cystic", "predominantly_solid")
 _HIDDEN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "composition": _SMALL,
