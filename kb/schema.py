@@ -1,5 +1,7 @@
 """The DuckDB schema of a workspace, as numbered steps: a new file runs all of them, an older one the rest."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kb.errors import UserError
@@ -73,6 +75,18 @@ STEPS: tuple[str, ...] = (
 VERSION = len(STEPS)
 
 
+@contextmanager
+def transaction(con: "duckdb.DuckDBPyConnection") -> Iterator[None]:
+    """Make what the block writes appear as a whole when it ends, or not at all when it fails."""
+    con.begin()
+    try:
+        yield
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+
+
 def stored_version(con: "duckdb.DuckDBPyConnection") -> int:
     """Schema version of an open database; 0 for an empty one.
 
@@ -101,13 +115,8 @@ def migrate(con: "duckdb.DuckDBPyConnection", steps: tuple[str, ...] = STEPS) ->
         )
     if version == len(steps):
         return
-    con.begin()
-    try:
+    with transaction(con):
         con.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER)")
         for number, step in enumerate(steps[version:], start=version + 1):
             con.execute(step)
             con.execute("INSERT INTO schema_version VALUES (?)", [number])
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise

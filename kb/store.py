@@ -8,6 +8,7 @@ import duckdb
 
 from kb import schema
 from kb.errors import UserError
+from kb.schema import transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 LOCK_WAIT_S = 30.0
 LOCK_POLL_S = 0.1
+COMPUTED = "SELECT target, attribute, value FROM term_roles WHERE statistics IS NOT NULL"
 
 
 def connect(path: str | Path, read_only: bool = False, wait_s: float = LOCK_WAIT_S) -> duckdb.DuckDBPyConnection:
@@ -73,7 +75,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: "pd.DataFrame", rep
 def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> None:
     """Write the vocabulary into `terms`, `term_roles` and `sources`, replacing what the YAML files said before.
 
-    Roles that were computed from a corpus (their `statistics` is not empty) stay.
+    Roles that were computed from a corpus (their `statistics` is not empty) stay, the only row of their term.
     """
     import pandas as pd
 
@@ -86,15 +88,16 @@ def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> No
     ]
     terms += [("subtype", name, s.phrase, "fg", None, None) for name, s in base.subtypes.items()]
     terms += [(name, phrase, phrase, "bg", None, None) for name, row in base.quality.items() for phrase in row]
+    computed = {tuple(row) for row in con.execute(COMPUTED).fetchall()}
     roles = [
-        (target, attribute, value, base.role(target, attribute, value), "; ".join(subtype.sources))
-        for target, subtype in base.subtypes.items()
+        (target, attribute, value, base.role(target, attribute, value), "; ".join(sources))
+        for target in (*base.subtypes, *(name for name in base.overrides if name not in base.subtypes))
         for attribute, model in base.attributes.items()
         if model.scope == "fg"
         for value in model.values
+        if (target, attribute, value) not in computed and (sources := base.role_sources(target, attribute, value))
     ]
-    con.begin()
-    try:
+    with transaction(con):
         con.execute("DELETE FROM terms")
         con.execute("DELETE FROM term_roles WHERE statistics IS NULL")
         insert(
@@ -104,10 +107,6 @@ def fill_vocabulary(con: duckdb.DuckDBPyConnection, base: "KnowledgeBase") -> No
         insert(
             con, "sources", pd.DataFrame(list(base.sources.items()), columns=["source_id", "citation"]), replace=True
         )
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def _open(path: Path, read_only: bool, wait_s: float) -> duckdb.DuckDBPyConnection:

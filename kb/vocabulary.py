@@ -3,16 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kb.checks import Checker
 from kb.errors import UserError
-from kb.yamlfile import Key, Lines, expand, read_yaml
+from kb.locate import DOMAINS, Place, is_path, locate
+from kb.yamlfile import Lines, expand, mistake, read_yaml
+
+__all__ = ["DOMAINS", "Attribute", "KnowledgeBase", "Override", "Role", "Scope", "Subtype", "Value", "load"]
 
 Scope = Literal["fg", "bg"]
 Role = Literal["particular", "joint", "common"]
-DOMAINS = Path(__file__).parent / "domains"
 
 
 class _Model(BaseModel):
@@ -67,8 +70,19 @@ class Constraint(_Model):
     reason: str
 
 
+class Override(_Model):
+    """A role that an overlay gives a term in place of the literature's: what it is, who says so, in which file."""
+
+    role: Role
+    sources: tuple[str, ...]
+    file: str
+
+
 class KnowledgeBase(_Model):
-    """Everything the YAML files of one domain say; immutable. Get one with `kb.load`."""
+    """Everything the YAML files of one domain say; immutable. Get one with `kb.load`.
+
+    `overrides` (target -> "attribute.value" -> role) is what overlays changed; no file of an organ holds it.
+    """
 
     domain: str
     attributes: dict[str, Attribute]
@@ -76,24 +90,25 @@ class KnowledgeBase(_Model):
     constraints: tuple[Constraint, ...]
     subtypes: dict[str, Subtype]
     sources: dict[str, str]
+    overrides: dict[str, dict[str, Override]] = {}
 
     def phrase(self, attribute: str, value: str) -> str:
         """Prompt phrase of a value, unique over all attributes; `attribute` may be "subtype" or a quality name."""
-        for name, known, phrase in self._phrase_rows():
+        for name, known, phrase in self.phrase_rows():
             if (name, known) == (attribute, value):
                 return phrase
         raise UserError(f"'{value}' is no value of '{attribute}' in the domain {self.domain}; see its YAML file.")
 
     def parse_phrase(self, phrase: str) -> tuple[str, str]:
         """Attribute and value that a prompt phrase names; the inverse of `phrase`."""
-        for name, value, known in self._phrase_rows():
+        for name, value, known in self.phrase_rows():
             if known == phrase:
                 return name, value
         raise UserError(f"'{phrase}' is no phrase of the domain {self.domain}; `base.phrases()` lists them.")
 
     def phrases(self) -> list[str]:
         """All prompt phrases in a stable order: subtypes, attributes, image quality."""
-        return [phrase for _, _, phrase in self._phrase_rows()]
+        return [phrase for _, _, phrase in self.phrase_rows()]
 
     def scope(self, attribute: str, value: str | None = None) -> Scope:
         """Whether an attribute (or "subtype", or a quality name) is told to the FG- or to the BG-Encoder."""
@@ -108,18 +123,30 @@ class KnowledgeBase(_Model):
     def role(self, target: str, attribute: str, value: str) -> Role:
         """Role of a term when `target` is the rare class (Tiger paper, eq. 10): the delta of its weight.
 
-        The name of the target itself is particular. A target that the domain does not know has no term with a role,
-        so all are common.
+        The name of the target itself is particular. What an overlay says comes before the literature. A target that
+        the domain does not know has no term with a role, so all are common.
         """
         self.phrase(attribute, value)
         if attribute == "subtype":
             return "particular" if value == target else "common"
+        override = self.overrides.get(target, {}).get(f"{attribute}.{value}")
+        return override.role if override else self.literature_role(target, attribute, value)
+
+    def literature_role(self, target: str, attribute: str, value: str) -> Role:
+        """Role that the organ's own files give a term, whatever overlays say; not listed is common."""
         subtype = self.subtypes.get(target)
         if subtype and value in subtype.particular.get(attribute, ()):
             return "particular"
         if subtype and value in subtype.joint.get(attribute, ()):
             return "joint"
         return "common"
+
+    def role_sources(self, target: str, attribute: str, value: str) -> tuple[str, ...]:
+        """Names of the sources behind `role`: those of the overlay that gives it, else those of the subtype."""
+        override = self.overrides.get(target, {}).get(f"{attribute}.{value}")
+        if override:
+            return override.sources
+        return self.subtypes[target].sources if target in self.subtypes else ()
 
     def profile(self, subtype: str) -> dict[str, dict[str, float]]:
         """Attribute profile of a subtype: attribute -> value -> probability (each sums to 1), marginal distributions.
@@ -152,7 +179,8 @@ class KnowledgeBase(_Model):
             raise UserError(f"the domain {self.domain} has no attribute '{name}'; it has {', '.join(self.attributes)}.")
         return self.attributes[name]
 
-    def _phrase_rows(self) -> Iterator[tuple[str, str, str]]:
+    def phrase_rows(self) -> Iterator[tuple[str, str, str]]:
+        """(attribute, value, phrase) of everything that can stand in a prompt; attribute may be "subtype"."""
         for name, subtype in self.subtypes.items():
             yield "subtype", name, subtype.phrase
         for attribute, model in self.attributes.items():
@@ -163,89 +191,50 @@ class KnowledgeBase(_Model):
                 yield name, phrase, phrase
 
 
-@lru_cache(maxsize=8)
-def load(domain: str = "thyroid", folder: Path | None = None) -> KnowledgeBase:
-    """Read and check the vocabulary of a domain, `kb/domains/<domain>.yaml` and `<domain>_subtypes.yaml`.
+def load(domain: str | Path = "thyroid", folder: Path | None = None, overlays: Sequence[Path] = ()) -> KnowledgeBase:
+    """Read and check the vocabulary of a domain: `<domain>.yaml` and `<domain>_subtypes.yaml`, then its overlays.
+
+    `domain` is the name of a packaged organ ("thyroid"), the name of one in `folder`, the path of an organ's YAML file,
+    or the path of an overlay such as a workspace's `vocabulary.yaml`. `overlays` are laid on top, the last one wins.
+    A file that was edited is read again.
+
+    >>> load("thyroid").role("FTC", "halo", "interrupted")
+    'particular'
 
     Raises UserError, one sentence with file and line, for a mistake in the files.
     """
-    place = folder or DOMAINS
+    if folder is None and not overlays and not is_path(domain):
+        return _packaged(str(domain))  # once for every report that is parsed, so no file is looked at
+    return _load(locate(domain, folder, tuple(overlays)))
+
+
+@lru_cache(maxsize=16)
+def _packaged(name: str) -> KnowledgeBase:
+    return _load(locate(name))
+
+
+@lru_cache(maxsize=16)
+def _load(place: Place) -> KnowledgeBase:
+    from kb.overlay import lay
+
     lines = Lines()
     content: dict[str, Any] = {}
-    for name in (f"{domain}.yaml", f"{domain}_subtypes.yaml"):
-        content |= read_yaml(place / name, lines)
+    for part in ("", "_subtypes"):
+        content |= read_yaml(place.file(part), lines)
     try:
         base = KnowledgeBase.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path: Key = tuple(first["loc"])
-        what = ".".join(str(part) for part in path)
-        raise UserError(f"{lines.at(path)} has a mistake in {what}: {first['msg']}; correct it.") from None
-    _check(base, lines)
+        raise mistake(lines, error) from None
+    check = Checker(base, lines)
+    if base.overrides:
+        check.fail(("overrides",), "'overrides' belongs into no file of an organ; use an overlay")
+    if base.domain != place.name:
+        check.fail(("domain",), f"the domain is called '{base.domain}' but its file {place.file().name}")
+    check.whole()
+    for path in place.overlays:
+        base = lay(base, path)
     return base
 
 
 def _holds(side: Mapping[str, Sequence[str]], attributes: Mapping[str, Sequence[str]]) -> bool:
     return all(set(values) & set(attributes.get(name, ())) for name, values in side.items())
-
-
-def _check(base: KnowledgeBase, lines: Lines) -> None:
-    """The rules that hold between parts of the files; the first one broken is raised with its line."""
-
-    def fail(key: Key, what: str) -> NoReturn:
-        raise UserError(f"{lines.at(key)}: {what}; correct this line.")
-
-    def check_values(key: Key, side: Mapping[str, Sequence[str]]) -> None:
-        for name, values in side.items():
-            if name not in base.attributes:
-                fail((*key, name), f"there is no attribute '{name}'")
-            for value in values:
-                if value not in base.attributes[name].values:
-                    fail((*key, name), f"'{value}' is no value of '{name}'")
-
-    phrases: dict[str, str] = {}
-    for attribute, value, phrase in base._phrase_rows():
-        key: Key = ("attributes", attribute, "values", value, "phrase")
-        if attribute == "subtype":
-            key = ("subtypes", value, "phrase")
-        elif attribute in base.quality:
-            key = ("quality", attribute)
-        if "," in phrase or phrase != phrase.strip() or not phrase:
-            fail(key, f"the phrase '{phrase}' is empty or has a comma or outer spaces")
-        if phrase in phrases:
-            fail(key, f"the phrase '{phrase}' is already that of {phrases[phrase]}")
-        phrases[phrase] = f"{attribute}.{value}"
-    for name, attribute_model in base.attributes.items():
-        for source in attribute_model.sources:
-            if source not in base.sources:
-                fail(("attributes", name, "sources"), f"the source '{source}' is not listed under `sources`")
-        for language in ("en", "zh"):
-            owners: dict[str, str] = {}
-            for value, entry in attribute_model.values.items():
-                for surface in entry.surfaces(language):
-                    key = ("attributes", name, "values", value, language)
-                    if not surface[:1].isalnum():
-                        fail(key, f"the surface form '{surface}' does not begin with a letter or digit")
-                    if owners.setdefault(surface, value) != value:
-                        fail(key, f"'{surface}' already names '{owners[surface]}' of '{name}'")
-        for group, members in attribute_model.groups.items():
-            check_values(("attributes", name, "groups", group), {name: members})
-    for name, subtype in base.subtypes.items():
-        for source in subtype.sources:
-            if source not in base.sources:
-                fail(("subtypes", name, "sources"), f"the source '{source}' is not listed under `sources`")
-        check_values(("subtypes", name, "particular"), subtype.particular)
-        check_values(("subtypes", name, "joint"), subtype.joint)
-        for attribute, values in subtype.particular.items():
-            if shared := set(values) & set(subtype.joint.get(attribute, ())):
-                fail(("subtypes", name, "joint", attribute), f"'{sorted(shared)[0]}' has two roles")
-        check_values(("subtypes", name, "profile"), {k: list(v) for k, v in subtype.profile.items()})
-        for attribute, model in base.attributes.items():
-            chances = subtype.profile.get(attribute)
-            if chances is None:
-                fail(("subtypes", name, "profile"), f"the profile of '{name}' lacks '{attribute}'")
-            if abs(sum(chances.values()) - 1) > 1e-6 or min(chances.values()) < 0 or not model.values:
-                fail(("subtypes", name, "profile", attribute), f"the probabilities sum to {sum(chances.values()):.4g}")
-    for index, rule in enumerate(base.constraints):
-        check_values(("constraints", index), rule.when)
-        check_values(("constraints", index), rule.never)

@@ -48,7 +48,7 @@ def test_links_lead_to_files(page: Path) -> None:
 
 def test_paper_page_names_functions_and_tests_that_exist() -> None:
     text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
-    for name in re.findall(r"`(tiger(?:gen|data)\.[\w.]+)`", text):
+    for name in re.findall(r"`((?:kb|tigergen|tigerdata)\.[\w.]+)`", text):
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), f"docs/paper.md names {name}"
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))

@@ -3,13 +3,13 @@
 Heavy libraries are imported inside the commands, so that `--help` answers at once.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kb.errors import UserError
+from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
 
@@ -22,9 +22,10 @@ EncodingOption = Annotated[
 
 data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
 ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
-kb_app = typer.Typer(help="Look into the knowledge base.", **APP)
 data_app.add_typer(ingest_app, name="ingest")
 data_app.add_typer(kb_app, name="kb")
+for _name, _command in TOP_LEVEL.items():
+    data_app.command(_name)(_command)
 
 
 @data_app.command("init")
@@ -157,24 +158,6 @@ def ingest_images(
     show(ingest.ingest_images(open_workspace(workspace), path, source=source, progress=reporter()), as_json)
 
 
-@data_app.command("parse")
-def parse(
-    file: Annotated[str, typer.Argument(help="Plain text (one report), JSONL with id and text, or - for stdin.")],
-    pathology: Annotated[
-        bool, typer.Option("--pathology", help="Read pathology texts instead: id and subtype.")
-    ] = False,
-    domain: Annotated[str, typer.Option(help="Organ whose vocabulary is used.")] = "thyroid",
-) -> None:
-    """Parse reports without a workspace: one JSON object a line, every value with its place in the text.
-
-    Example: tigerdata parse report.txt
-    """
-    from tigerdata.reports.stream import parse_stream
-
-    for row in parse_stream(file, domain=domain, pathology=pathology):
-        typer.echo(json.dumps(row, ensure_ascii=False))
-
-
 @data_app.command("segment")
 def segment(
     weights: Annotated[Path | None, typer.Option(help="Segmenter; default: the one trained in this workspace.")] = None,
@@ -230,49 +213,6 @@ def prompts(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
     from tigerdata.prompts import build_prompts
 
     show(build_prompts(open_workspace(workspace)), as_json)
-
-
-@data_app.command("stats")
-def stats(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Count attributes by class.
-
-    Example: tigerdata stats -w study
-    """
-    from tigerdata.reports import statistics
-
-    show(statistics.attribute_counts(open_workspace(workspace)), as_json)
-
-
-@data_app.command("terms")
-def terms(
-    target: Annotated[str, typer.Option(help="The rare class.")],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the particular and joint terms of a class with source, corpus frequency and the weight of eq 9.
-
-    Example: tigerdata terms --target FTC -w study
-    """
-    from tigerdata.reports import statistics
-
-    show(statistics.term_table(open_workspace(workspace), target), as_json)
-
-
-@kb_app.command("show")
-def kbshow(
-    domain: Annotated[str, typer.Option(help="Organ.")] = "thyroid",
-    as_json: JsonOption = False,
-) -> None:
-    """Print the attributes and values of an organ's vocabulary, with the phrase that prompts use.
-
-    Example: tigerdata kb show --domain thyroid
-    """
-    import kb
-
-    base = kb.load(domain)
-    show(
-        {name: [base.phrase(name, value) for value in entry.values] for name, entry in base.attributes.items()}, as_json
-    )
 
 
 @data_app.command("export")

@@ -9,6 +9,10 @@ from kb.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+# The real images behind the generators, as recorded when they were trained: today's split may be another one.
+SEEN = """
+        seen AS (SELECT model_id, unnest(from_json(try_cast(trained_on AS JSON), '["VARCHAR"]')) AS image_id FROM models
+            WHERE model_id IN (SELECT model_id FROM m WHERE synthetic))"""
 # Each query gives pairs (training side, evaluation side). `m` is the manifest of the export, one row a file.
 QUERIES: dict[str, str] = {
     "a patient is in two splits": """
@@ -29,16 +33,17 @@ QUERIES: dict[str, str] = {
         WHERE m.synthetic AND NOT e.synthetic AND e.split <> 'train' ORDER BY ALL""",
     "the generator's training set is not known": """
         SELECT DISTINCT m.model_id, 'models' FROM m LEFT JOIN models g USING (model_id)
-        WHERE m.synthetic AND (g.model_id IS NULL OR g.trained_on IS NULL OR NOT contains(g.trained_on, ':'))
+        WHERE m.synthetic AND NOT coalesce(json_array_length(try_cast(g.trained_on AS JSON)) > 0, false)
         ORDER BY ALL""",
-    "the generator has seen a patient outside train": """
-        WITH seen AS (
-            SELECT DISTINCT g.model_id, i.patient_id FROM models g
-            JOIN splits s ON s.name = split_part(g.trained_on, ':', 1)
-                AND list_contains(string_split(split_part(g.trained_on, ':', 2), '+'), s.split)
-            JOIN images i ON i.image_id = s.image_id
-            WHERE g.model_id IN (SELECT model_id FROM m WHERE synthetic))
-        SELECT DISTINCT seen.model_id, e.image_id FROM seen JOIN m e USING (patient_id)
+    "the generator has seen an image outside train": f"""
+        WITH {SEEN}
+        SELECT DISTINCT seen.model_id, seen.image_id FROM seen
+        LEFT JOIN splits s ON s.image_id = seen.image_id AND s.name = 'default'
+        WHERE s.split IS NULL OR s.split <> 'train' ORDER BY ALL""",
+    "the generator has seen a patient outside train": f"""
+        WITH {SEEN}
+        SELECT DISTINCT seen.model_id, e.image_id FROM seen JOIN images i USING (image_id)
+        JOIN m e ON e.patient_id = i.patient_id
         WHERE NOT e.synthetic AND e.split <> 'train' ORDER BY ALL""",
 }
 COLUMNS = (
@@ -61,7 +66,8 @@ class LeakError(UserError):
         shown = "; ".join(f"{a} – {b}" for a, b in pairs[:5])
         more = f" and {len(pairs) - 5} more" if len(pairs) > 5 else ""
         super().__init__(
-            f"Leak: {kind} ({shown}{more}); nothing was written: mend the split or the plan, then try again."
+            f"Leak: {kind} ({shown}{more}); nothing was written: mend the split or the plan, or train the generator "
+            "again on the new split."
         )
         self.kind, self.pairs = kind, pairs
 

@@ -151,9 +151,7 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
             }
         )
     columns = ["image_id", "nodule_id", "label", "fg", "bg", "attributes"]
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         con.execute("DELETE FROM prompts")
         store.insert(con, "prompts", pd.DataFrame(rows, columns=columns))
-        con.commit()
     return {"images": len(images), "prompts": len(rows), **dict(sorted(counts.items()))}

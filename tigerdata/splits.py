@@ -142,11 +142,9 @@ def split(
         [(name, r[0], r[2], parts[g]) for r, g in zip(images, group_of, strict=True)],
         columns=["name", "image_id", "patient_id", "split"],
     )
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         con.execute("DELETE FROM splits WHERE name = ?", [name])
         store.insert(con, "splits", rows)
-        con.commit()
     counts: dict[str, dict[str, int]] = {part: {} for part in PARTS if part in set(rows["split"])}
     for (part, label), n in sorted(Counter(zip(rows["split"], (r[4] for r in images), strict=True)).items()):
         counts[part][label or "(no label)"] = n

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import kb
 from kb.errors import UserError
 from kb.files import atomic_write
+from kb.locate import is_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "tiger.toml"
 DATABASE_FILE = "tiger.duckdb"
+OVERLAY_FILE = "vocabulary.yaml"  # the user's words and roles
+CORPUS_FILE = "corpus_roles.yaml"  # roles that `tigerdata terms` found the corpus to contradict
 FOLDERS = ("images", "regions", "models", "runs", "datasets")
 
 # Every setting a workspace knows, with its default. A name that is not here is refused, so that a typing error in
@@ -96,6 +99,8 @@ class Workspace:
         from kb import store
 
         folder = Path(path).resolve()
+        if is_path(domain):
+            domain = str(Path(domain).resolve())
         wanted = _merge(DEFAULT_SETTINGS, {**(settings or {}), "domain": domain}, "the given settings")
         kb.load(domain)  # refuses an organ without a vocabulary before anything is written
         if (folder / SETTINGS_FILE).exists():
@@ -146,8 +151,15 @@ class Workspace:
 
     @property
     def kb(self) -> kb.KnowledgeBase:
-        """The knowledge base of the workspace's organ."""
-        return kb.load(self.settings["domain"])
+        """The knowledge base of the workspace's organ, with the roles the corpus changed and the user's overlay."""
+        overlays = [self.path / name for name in (CORPUS_FILE, OVERLAY_FILE) if (self.path / name).is_file()]
+        return kb.load(self.settings["domain"], overlays=overlays)
+
+    @property
+    def domain(self) -> str:
+        """What `tigerdata.parse(text, domain=…)` needs to read as this workspace does: its overlay, or its organ."""
+        overlay = self.path / OVERLAY_FILE
+        return str(overlay) if overlay.is_file() else str(self.settings["domain"])
 
     @contextmanager
     def connect(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

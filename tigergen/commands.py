@@ -52,6 +52,9 @@ def train_segmenter(
 def train_judge(
     simulated: Annotated[int, typer.Option(min=0, help="Train on so many simulated frames; 0: on real images.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 8,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Take the one for simulated frames that TigerData ships.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,6 +64,9 @@ def train_judge(
     """
     from tigergen import workshop
 
+    if shipped:
+        show(workshop.take_shipped_judge(open_workspace(workspace)), as_json)
+        return
     show(workshop.train_judge(open_workspace(workspace), simulated, epochs, progress=reporter()), as_json)
 
 

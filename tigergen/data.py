@@ -65,15 +65,20 @@ class Cases:
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 over every array and text: equal digests train equal models."""
-        state = hashlib.sha256()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            state.update(field.name.encode())
-            if isinstance(value, np.ndarray):
-                state.update(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes())
-            else:
-                state.update(json.dumps(value, ensure_ascii=False, sort_keys=True).encode())
-        return state.hexdigest()
+        return content_digest(self)
+
+
+def content_digest(record: Any) -> str:
+    """Hexadecimal SHA-256 over the arrays, texts and lists of a dataclass, under the names of its fields."""
+    state = hashlib.sha256()
+    for field in fields(record):
+        value = getattr(record, field.name)
+        state.update(field.name.encode())
+        if isinstance(value, np.ndarray):
+            state.update(repr(value.shape).encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            state.update(json.dumps(value, ensure_ascii=False, sort_keys=True).encode())
+    return state.hexdigest()
 
 
 def load_cases(ws: "Workspace", split: str | None, size: int, name: str = "default") -> Cases:

@@ -25,7 +25,6 @@ class Budget:
     coarse_steps: int
     fine_steps: int
     segmenter_epochs: int
-    judge_frames: int
     generated: int
     seeds: int
     iterations: int
@@ -39,7 +38,6 @@ FULL: dict[str, Any] = {
     "test": "benign=600,FTC=600",
     "pool": "FTC=970",
     "seeds": 4,
-    "iterations": 400,
 }
 BUDGETS = {
     # A minute of work: every stage, nothing learned. For tests and for a first look at the commands.
@@ -51,7 +49,6 @@ BUDGETS = {
         coarse_steps=6,
         fine_steps=6,
         segmenter_epochs=1,
-        judge_frames=64,
         generated=6,
         seeds=2,
         iterations=6,
@@ -59,9 +56,9 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=1000, fine_steps=1000, segmenter_epochs=8, judge_frames=6000, generated=300),
-    # An hour of training on two cores.
-    "hour": Budget(**FULL, coarse_steps=4000, fine_steps=8000, segmenter_epochs=30, judge_frames=10000, generated=500),
+    "demo": Budget(**FULL, coarse_steps=700, fine_steps=1300, segmenter_epochs=8, generated=300, iterations=400),
+    # An hour on two cores.
+    "hour": Budget(**FULL, coarse_steps=1000, fine_steps=6000, segmenter_epochs=10, generated=500, iterations=800),
 }
 
 
@@ -110,8 +107,8 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage("split", "Split by patient", data("split", "--from-cohort", *here), ("prompts",)),
         Stage(
             "judge",
-            "Train a judge of attributes on other simulated frames",
-            gen("train", "judge", "--simulated", budget.judge_frames, *here),
+            "Measure the shipped judge of attributes on frames that nobody has seen",
+            gen("train", "judge", "--shipped", *here),
             ("workspace",),
         ),
         Stage(

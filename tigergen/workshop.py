@@ -17,6 +17,8 @@ JUDGE_SIZE = 64
 # Far from the seeds of corpora, so that the judge never trains on a frame that it will judge against.
 JUDGE_SEED = 900_000
 UNSEEN_SEED = 800_000
+UNSEEN_FRAMES = 1000
+SHIPPED_JUDGE = Path(__file__).parent / "evaluation" / "phantom_judge"
 
 
 def model_folder(ws: "Workspace", kind: str) -> Path:
@@ -70,26 +72,27 @@ def train_fine(
 
 
 def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -> None:
-    """Write the model into the table `models`: what it is, where it lies and which split it has seen."""
+    """Write the model into the table `models`: what it is, where it lies and which images are behind it.
+
+    The images and not the name of a split: a split can be drawn again, what a model has seen cannot.
+    """
     import pandas as pd
 
     from kb import store
-    from tigergen.augment.files import model_id
+    from tigergen.model.folder import model_id, trained_on
 
-    identity = model_id(folder)
+    identity, seen = model_id(folder), trained_on(folder)
     row = {
         "model_id": identity,
         "kind": kind,
         "path": os.path.relpath(folder, ws.path),
         "sha256": identity,
-        "trained_on": "default:train",
+        "trained_on": None if seen is None else json.dumps(seen),
         "settings": json.dumps(settings, sort_keys=True),
     }
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         con.execute("DELETE FROM models WHERE kind = ?", [kind])
         store.insert(con, "models", pd.DataFrame([row]))
-        con.commit()
 
 
 def unseen_frames(n: int) -> tuple[Any, list[dict[str, list[str]]]]:
@@ -98,6 +101,19 @@ def unseen_frames(n: int) -> tuple[Any, list[dict[str, list[str]]]]:
 
     images, _, attributes = uniform_frames(n, JUDGE_SIZE, UNSEEN_SEED)
     return images, attributes
+
+
+def take_shipped_judge(ws: "Workspace", frames: int = UNSEEN_FRAMES) -> dict[str, Any]:
+    """Give the workspace the judge that comes with the package and measure it again, on frames it has not seen.
+
+    It was trained on 42,000 simulated frames (`benchmarks/make_phantom_judge.py`), so it judges simulated frames only.
+    """
+    from tigergen.evaluation import judge
+
+    shipped = judge.Judge.load(SHIPPED_JUDGE)
+    shipped.figures |= judge.measure(shipped, *unseen_frames(frames))
+    shipped.save(model_folder(ws, JUDGE))
+    return shipped.figures
 
 
 def train_judge(
@@ -125,6 +141,14 @@ def train_judge(
     return made.figures
 
 
+def own_judge(ws: "Workspace") -> Any:
+    """The workspace's judge, or None when it has trained none."""
+    from tigergen.evaluation.judge import Judge
+
+    folder = model_folder(ws, JUDGE)
+    return Judge.load(folder) if (folder / "judge.json").is_file() else None
+
+
 def augment(
     ws: "Workspace",
     out: str | os.PathLike[str],
@@ -144,7 +168,6 @@ def augment(
     from tigergen.augment import plan as plans
     from tigergen.augment import run
     from tigergen.augment.gates import GateSettings
-    from tigergen.evaluation.judge import Judge
 
     if (plan is None) == (target is None or n is None):
         raise UserError("give either --plan, or --target together with --n.")
@@ -153,10 +176,8 @@ def augment(
     except ValueError:
         raise UserError(f"--shard '{shard}' is not of the form i/N, such as 0/2.") from None
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
-    judge = model_folder(ws, JUDGE)
-    known = Judge.load(judge) if (judge / "judge.json").is_file() else None
-    gates = GateSettings(keep_all=keep_all)
-    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=known)
+    judge, gates = own_judge(ws), GateSettings(keep_all=keep_all)
+    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=judge)
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
@@ -169,4 +190,4 @@ def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | 
         from tigerdata.regions.yolo import YoloSegmenter
 
         segmenter = YoloSegmenter(weights)
-    return measure(ws, run, segmenter=segmenter, progress=progress)
+    return measure(ws, run, own_judge(ws), segmenter, progress=progress)

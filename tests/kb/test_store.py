@@ -122,6 +122,17 @@ def test_insert_goes_by_column_name(tmp_path: Path) -> None:
             store.insert(con, "nowhere", pd.DataFrame({"x": [1]}))
 
 
+def test_a_transaction_is_whole_or_nothing(tmp_path: Path) -> None:
+    con = store.connect(tmp_path / "tiger.duckdb")
+    with store.transaction(con):
+        con.execute("INSERT INTO sources VALUES ('a', 'A')")
+    with pytest.raises(KeyboardInterrupt), store.transaction(con):
+        con.execute("INSERT INTO sources VALUES ('b', 'B')")
+        raise KeyboardInterrupt
+    assert con.execute("SELECT source_id FROM sources").fetchall() == [("a",)]
+    con.close()
+
+
 def test_the_vocabulary_is_stored_once_and_computed_roles_stay(tmp_path: Path) -> None:
     base = kb.load("thyroid")
     with store.connect(tmp_path / "a.duckdb") as con:

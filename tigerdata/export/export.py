@@ -18,6 +18,7 @@ from kb.errors import UserError
 from kb.files import atomic_write, read_json, sha256_file, write_json
 from tigerdata import card, leaks
 from tigerdata.export.formats import Row, writer
+from tigerdata.manifest import manifest_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,9 +91,7 @@ def export(
 def _accepted(run: Path) -> "pd.DataFrame":
     import pandas as pd
 
-    if not (run / "manifest.parquet").is_file():
-        raise UserError(f"{run} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
-    table = pd.read_parquet(run / "manifest.parquet")
+    table = pd.read_parquet(manifest_of(run))
     return table[table["accepted"]].reset_index(drop=True)
 
 
@@ -214,7 +213,7 @@ def _card(
         first = made.iloc[0]
         generator = {"model": first["model_id"], "plan": first["plan_id"], "sampler": f"{first['sampler']}, "
                      f"{first['steps']} steps, guidance {first['guidance']:g}, mode {first['mode']}"}  # fmt: skip
-        every = pd.read_parquet(Path(run) / "manifest.parquet", columns=["accepted", "reason"])
+        every = pd.read_parquet(manifest_of(run), columns=["accepted", "reason"])
         reasons = every[~every["accepted"]]["reason"].str.split(" of image").str[0]
         rejected = {str(k): int(v) for k, v in sorted(reasons.value_counts().items())}
     fields = {

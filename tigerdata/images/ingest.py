@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from kb.errors import UserError
 from kb.files import sha256_file
 from tigerdata.identity import pseudonyms
 from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
+from tigerdata.progress import Progress
 from tigerdata.regions import masks
 from tigerdata.sources.records import Box, ImageRecord, Reader
 
@@ -59,7 +60,7 @@ def ingest_images(
     ws: Workspace,
     path: str | os.PathLike[str],
     source: str = "csv",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Take a set of images into the workspace and return what happened.
 
@@ -68,6 +69,8 @@ def ingest_images(
     descriptors and conflicts, `rejected_by_code`, and `rejected`: where and code of each refused file. A refused mask
     leaves its image in, without that mask. Raises UserError for a set that cannot be read at all.
     """
+    from kb import store
+
     if source not in SOURCES:
         raise UserError(f"Unknown image source '{source}'; known: {', '.join(SOURCES)}.")
     read: Reader = importlib.import_module(SOURCES[source]).read
@@ -81,10 +84,8 @@ def ingest_images(
         _take(ws, given.root, given.name, record, batch)
         if progress:
             progress({"stage": "ingest images", "step": number, "steps": len(given.records)})
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         new = _write(con, batch)
-        con.commit()
     accepted = [row for row in batch.images.values() if row["rejected"] is None]
     by_code = Counter(r["code"] for r in batch.rejected)
     return {

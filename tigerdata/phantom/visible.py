@@ -99,13 +99,21 @@ UNDRAWN: tuple[Rule, ...] = (
     ({"diameter": ("small",)}, {"calcification": ("rim_calcification",)}, "a shell below 10 mm looks like a lump"),
     ({"diameter": ("small",)}, {"halo": ("unevenly_thick", "interrupted")}, "the ring is too short to see its course"),
 )
-# attribute -> values of other attributes that hide it.
+# attribute -> values of other attributes that hide it. A nodule below 10 mm is 15 to 17 pixels wide in a frame of 64:
+# what its inside and its border look like cannot be read there (a judge is right in .77 to .84, else in .87 to .97).
+_SMALL = {"diameter": ("small",)}
+_PARTLY_FLUID = ("mixed_cystic_solid", "predominantly_cystic", "predominantly_solid")
 _HIDDEN_BY: dict[str, dict[str, tuple[str, ...]]] = {
-    "echogenicity": {"composition": ("predominantly_cystic",)},
+    "composition": _SMALL,
+    "echogenicity": {"composition": _PARTLY_FLUID} | _SMALL,
     "echotexture": {
-        "composition": ("cystic", "spongiform", "mixed_cystic_solid", "predominantly_cystic", "predominantly_solid"),
+        "composition": ("cystic", "spongiform", *_PARTLY_FLUID),
         "echogenicity": ("mixed_echo", "anechoic"),
-    },
+    }
+    | _SMALL,
+    "shape": _SMALL,
+    "margin": _SMALL,
+    "halo": _SMALL,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import sha256_file, write_json
 from tigerdata.images.frames import read_clean
+from tigerdata.progress import Progress
 from tigerdata.regions import masks
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train_segmenter(
     threads: int = 1,
     seed: int = 0,
     name: str = "default",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train a YOLO segmenter on the train part's imported nodule masks and return its Dice on the held-out part.
 
@@ -121,7 +122,7 @@ def segment(
     weights: str | os.PathLike[str] | None = None,
     segmenter: Segmenter | None = None,
     min_score: float = 0.25,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, int]:
     """Predict a nodule mask for every accepted image without one, and return counts.
 
@@ -130,6 +131,8 @@ def segment(
     one. Imported masks are never touched; the origin of a predicted one names the model. Raises UserError when there
     is no segmenter.
     """
+    from kb import store
+
     with ws.connect(read_only=True) as con:
         missing = con.execute(
             """SELECT image_id FROM images WHERE rejected IS NULL AND image_id NOT IN
@@ -151,10 +154,8 @@ def segment(
             rows.append(masks.save(ws, image_id, "nodule", found[0], origin, float(scores[0])))
         if progress:
             progress({"stage": "segment", "step": number, "steps": len(missing)})
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         masks.insert(con, rows)
-        con.commit()
     counts["predicted"] = len(rows)
     counts["not_found"] = len(missing) - len(rows)
     counts["flagged"] = sum(bool(row["flags"]) for row in rows)

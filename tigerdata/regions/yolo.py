@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import atomic_write, sha256_file
+from tigerdata.progress import Progress
 
 # A quarter of yolov8n's width per layer halves the time of a step and cost .01 Dice on 400 simulated frames (9 epochs).
 WIDTH = 0.125
@@ -143,7 +144,7 @@ def train(
     epochs: int,
     threads: int,
     seed: int,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Train from random weights on (frame, nodule mask) pairs and write the last epoch's weights, atomically.
 

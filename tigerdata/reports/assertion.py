@@ -1,17 +1,20 @@
 """Is a term stated, hedged or denied? Cues with a scope that ends with the clause or at a word such as 但, but."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from re import Pattern
+from typing import TYPE_CHECKING, NamedTuple
 
 from kb.cues import Cues
-from tigerdata.reports.clauses import Clause
+
+if TYPE_CHECKING:
+    from tigerdata.reports.clauses import Clause
 
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Assertion:
+class Assertion(NamedTuple):
     """`certainty` is positive, uncertain or negated; `cue` the normalised span that decided it."""
 
     certainty: str
@@ -31,19 +34,30 @@ class Scopes:
     def __init__(
         self, cues: Cues, text: str, clause: Clause, covered: Sequence[Span], inherited: Span | None = None
     ) -> None:
-        self.text, self.clause = text, clause
+        self.begin, self.end = clause.start, clause.end
+        self.inherited = inherited
+        self._read(cues, text, covered)
 
-        def spans(name: str, free_of: Sequence[Span] = covered) -> list[Span]:
-            found = [m.span() for m in cues[name].finditer(text, clause.start, clause.end) if m.end() > m.start()]
+    @classmethod
+    def over(cls, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> Scopes:
+        """The cues of a text that is one clause."""
+        scopes = cls.__new__(cls)
+        scopes.begin, scopes.end, scopes.inherited = 0, len(text), None
+        scopes._read(cues, text, covered)
+        return scopes
+
+    def _read(self, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> None:
+        def spans(name: str, free_of: Sequence[Span]) -> list[Span]:
+            found = [m.span() for m in cues[name].finditer(text, self.begin, self.end) if m.end() > m.start()]
             return [s for s in found if not any(a < s[1] and s[0] < b for a, b in free_of)]
 
-        traps = spans("negation_trap")
-        self.before = [s for s in spans("negation_before") if not any(a < s[1] and s[0] < b for a, b in traps)]
-        self.after = [s for s in spans("negation_after", ()) if not any(a < s[1] and s[0] < b for a, b in traps)]
-        self.stops = [s[0] for s in spans("negation_stop")]
-        self.hedge_before = spans("uncertain_before")
-        self.hedge_after = spans("uncertain_after")
-        self.inherited = inherited
+        traps = spans("negation_trap", covered)
+        self.before = spans("negation_before", [*covered, *traps])
+        self.after = spans("negation_after", traps)
+        self.stops = [s[0] for s in spans("negation_stop", covered)]
+        self.hedge_before = spans("uncertain_before", covered)
+        self.hedge_after = spans("uncertain_after", covered)
+        self.plain = not (self.before or self.after or self.hedge_before or self.hedge_after)
 
     def _open(self, cue_end: int, start: int) -> bool:
         """No word between a cue and a term ends the cue's scope."""
@@ -51,29 +65,23 @@ class Scopes:
 
     def of(self, start: int, end: int) -> Assertion:
         """Assertion of the span [start, end)."""
-        for cue in reversed(self.hedge_before):
-            if cue[1] <= start and self._open(cue[1], start):
-                return Assertion("uncertain", cue)
-        for cue in self.hedge_after:
-            if cue[0] >= end:
-                return Assertion("uncertain", cue)
-        for cue in reversed(self.before):
-            if cue[1] <= start and self._open(cue[1], start):
-                return Assertion("negated", cue)
-        for cue in self.after:
-            if cue[0] >= end:
-                return Assertion("negated", cue)
-        if self.inherited and self._open(self.clause.start, start):
-            return Assertion("negated", self.inherited)
+        return self.judge(start, end, self.inherited)
+
+    def judge(self, start: int, end: int, inherited: Span | None) -> Assertion:
+        """Assertion of the span [start, end) where a denial may reach over from an earlier clause."""
+        if not self.plain:
+            for cue in reversed(self.hedge_before):
+                if cue[1] <= start and self._open(cue[1], start):
+                    return Assertion("uncertain", cue)
+            for cue in self.hedge_after:
+                if cue[0] >= end:
+                    return Assertion("uncertain", cue)
+            for cue in reversed(self.before):
+                if cue[1] <= start and self._open(cue[1], start):
+                    return Assertion("negated", cue)
+            for cue in self.after:
+                if cue[0] >= end:
+                    return Assertion("negated", cue)
+        if inherited and self._open(self.begin, start):
+            return Assertion("negated", inherited)
         return POSITIVE
-
-
-LIST_END = re.compile(r"(?<![a-z])(or|nor)(?![a-z])")
-
-
-def list_denial(cues: Cues, text: str, clause: Clause, rest: Sequence[Clause]) -> Span | None:
-    """Cue of "no evidence of A, ..." whose list ends with "or C" in a later clause of the sentence."""
-    match = cues["negation_list"].search(text, clause.start, clause.end)
-    if match and any(LIST_END.search(text, c.start, c.end) for c in rest):
-        return match.span()
-    return None

@@ -1,38 +1,38 @@
 """Cutting a normalised report into sections, sentences and clauses without cutting a term or a measurement."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from kb.cues import Cues, load_cues
 from tigerdata.reports.text import CJK
 
 HEADINGS = ("findings", "impression", "pathology", "before", "after")
 CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
+# Each pattern begins with the sign that it cuts at: what must or must not stand around it is looked at afterwards.
 HARD = re.compile(
-    rf"[。；;！!\n]+|(?<!\blt)(?<!\brt)(?<!\bvs)(?<!\bno)(?<!\bdr)(?<!approx)\.(?=\s|$|[{CJK}])|\.(?=[a-z]{{4,}})(?<=[a-z)]\.)"
+    rf"[。；;!！\n]+|\.(?:(?=\s|$|[{CJK}])(?<!\blt\.)(?<!\brt\.)(?<!\bvs\.)(?<!\bno\.)(?<!\bdr\.)(?<!approx\.)"
+    rf"|(?=[a-z]{{4,}})(?<=[a-z)]\.))"
 )
 SOFT = re.compile(
-    r"，|(?<!\d),|,(?!\d)|[()]|:(?!\s*(?:none|no\b|neg|absent|无(?!回声|明显)|阴性|未见(?=$|[，。；])|-|\d))"
+    r"[，()]|,(?:(?<!\d,)|(?!\d))"
+    r"|:(?<!\bap:)(?<!\bap :)(?!\s*(?:none|no\b|neg|absent|无(?!回声|明显)|阴性|未见(?=$|[，。；;.\n])|-|\d))"
 )
+NUMBERED = r"\s*\(?(\d{1,2})(?:[、)]|\.(?!\d))"
+FIRST = re.compile(NUMBERED)
 MARKER = re.compile(
-    rf"([{CIRCLED}]+)|(?:(?<=[\n。；;:，])|^)\s*\(?(\d{{1,2}})(?:[、)]|\.(?!\d))|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{{1,2}})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{{1,2}})(?=[:：，、])|#(\d{{1,2}})"
+    rf"([{CIRCLED}]+)|[\n。；;:，]{NUMBERED}|#(\d{{1,2}})"
+    r"|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{1,2})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{1,2})(?=[:：，、])"
 )
-FIELD = re.compile(
-    r"(?<![a-z])(size|location|composition|echogenicity|shape|margins?|echogenic foci|calcifications?|hypervascular"
-    r"|significant growth|others?|cervical lymphadenopathy)\s*:"
-)
-# Line ends that an export has lost: "…血流信号双侧颈部…", "… 1.7 cm Left lobe: …".
-UNPUNCTUATED = re.compile(
-    r"(?<=信号)(?=[左右双另])|(?<=正常)(?=双侧颈|甲状腺周围)"
-    r"|(?<=[a-z0-9)]\s)(?=(?:(?:right|left) (?:thyroid )?lobe|isthmus|size)\s?:|estimated total|highest scoring)"
-)
+HEADING_REACH = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """A stretch of normalised text: `section` findings|impression|pathology|skip; `ordinals` of its list marker."""
+class Clause(NamedTuple):
+    """A stretch of normalised text: `section` findings|impression|pathology|skip; `ordinals` of its list marker.
+
+    `sheet` is what its words say, in positions from its start.
+    """
 
     start: int
     end: int
@@ -41,19 +41,25 @@ class Clause:
     first: bool
     field: str
     ordinals: tuple[int, ...] = ()
+    sheet: Any = None
 
 
 @lru_cache(maxsize=4)
 def _heading(domain: str) -> re.Pattern[str]:
     cues = load_cues(domain)
     groups = [f"(?P<{name}>{cues['heading_' + name].pattern})" for name in HEADINGS]
-    return re.compile(rf"(?:^|(?<=[\s。；;.，\]】)]))[\[【]?(?:{'|'.join(groups)})[\]】]?\s*[:：]")
+    return re.compile(rf"(?:^|(?<=[\s。；;.，\]】)]))[\[【]?(?:{'|'.join(groups)})[\]】]?\s*:")
 
 
 def sections(text: str, domain: str = "thyroid") -> list[tuple[int, int, str]]:
     """(start, end, name) of the sections; text before the first heading is findings."""
     cuts = [(0, 0, "findings")]
-    cuts += [(m.start(), m.end(), m.lastgroup or "findings") for m in _heading(domain).finditer(text)]
+    last, colon = 0, text.find(":")
+    while colon >= 0:
+        found_heading = _heading(domain).search(text, max(last, colon - HEADING_REACH), colon + 1)
+        if found_heading:
+            cuts.append((found_heading.start(), colon + 1, found_heading.lastgroup or "findings"))
+        last, colon = colon + 1, text.find(":", colon + 1)
     bounds = [cut[0] for cut in cuts[1:]] + [len(text)]
     found: list[tuple[int, int, str]] = []
     headed = any(name == "findings" for _, _, name in cuts[1:])
@@ -67,44 +73,56 @@ def sections(text: str, domain: str = "thyroid") -> list[tuple[int, int, str]]:
     return [section for section in found if section[1] > section[0]]
 
 
-def split(text: str, protected: Sequence[tuple[int, int]], domain: str = "thyroid") -> list[Clause]:
-    """Clauses of a report in order; `protected` spans (terms, measurements) are never cut."""
+def split(
+    text: str,
+    protected: Sequence[tuple[int, int]],
+    domain: str = "thyroid",
+    sheet_of: Callable[[int, int], Any] | None = None,
+) -> list[Clause]:
+    """Clauses of a report in order; `protected` spans (measurements, forms with a comma) are never cut.
+
+    `sheet_of(start, end)` gives the `sheet` of a clause.
+    """
     inside = bytearray(len(text) + 1)
     for start, end in protected:
-        for position in range(start + 1, end):
-            inside[position] = 1
-        if end - start == 1:
-            continue
-        inside[start] = inside[start] or 0
+        inside[start + 1 : end] = b"\1" * (end - start - 1)
+    cues = load_cues(domain)
     clauses: list[Clause] = []
     sentence = 0
     for begin, finish, section in sections(text, domain):
-        for s_begin, s_end, ordinals in _sentences(text, begin, finish, inside):
+        for s_begin, s_end, ordinals in _sentences(cues, text, begin, finish, inside):
             sentence += 1
             first = True
-            for c_begin, c_end, name in _pieces(text, s_begin, s_end, inside):
-                if text[c_begin:c_end].strip():
-                    clauses.append(Clause(c_begin, c_end, section, sentence, first, name, ordinals if first else ()))
-                    first = False
+            for c_begin, c_end, name in _pieces(cues, text, s_begin, s_end, inside):
+                sheet = sheet_of(c_begin, c_end) if sheet_of else None
+                clauses.append(Clause(c_begin, c_end, section, sentence, first, name, ordinals if first else (), sheet))
+                first = False
     return clauses
 
 
-def _sentences(text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, tuple[int, ...]]]:
+def _sentences(
+    cues: Cues, text: str, begin: int, finish: int, inside: bytearray
+) -> list[tuple[int, int, tuple[int, ...]]]:
     cuts: list[tuple[int, int, tuple[int, ...]]] = []
     for match in HARD.finditer(text, begin, finish):
         if not inside[match.start()]:
             cuts.append((match.start(), match.end(), ()))
-    for match in UNPUNCTUATED.finditer(text, begin, finish):
-        cuts.append((match.start(), match.start(), ()))
-    for match in MARKER.finditer(text, begin, finish):
-        if inside[match.start()]:
+    for match in cues["lost_end"].finditer(text, begin, finish):
+        cuts.append((match.end(), match.end(), ()))
+    markers = [*MARKER.finditer(text, max(begin - 1, 0), finish)]
+    if begin == 0 and (head := FIRST.match(text, 0, finish)):
+        cuts.append((head.start(), head.end(), (int(head[1]),)))
+    for match in markers:
+        # A numbered item is found by the sign before it, which is no part of the marker.
+        start = match.start() + bool(match[2])
+        if inside[start] or start < begin:
             continue
         circled = match[1] or ""
         numbers = tuple(CIRCLED.index(c) + 1 for c in circled) or (int(next(g for g in match.groups()[1:] if g)),)
         # "nodule 1 is solid": the marker is the subject and stays; "①", "1、" and "Nodule 1:" are left out.
         worded = match[3] or match[4] or match[5]
         headed = text[match.end() : match.end() + 1] in ("", ":", "：", "，", ",", ".", "、", ")")
-        cuts.append((match.start(), match.start() if worded and not headed else match.end(), numbers))
+        cuts.append((start, start if worded and not headed else match.end(), numbers))
     cuts.sort()
     result = []
     last = begin
@@ -121,23 +139,22 @@ def _sentences(text: str, begin: int, finish: int, inside: bytearray) -> list[tu
     return [row for row in result if row[1] > row[0]]
 
 
-def _pieces(text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, str]]:
+def _pieces(cues: Cues, text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, str]]:
     cuts = [(m.start(), m.end(), "") for m in SOFT.finditer(text, begin, finish) if not inside[m.start()]]
-    cuts += [(m.start(), m.start(), m[1]) for m in FIELD.finditer(text, begin, finish)]
-    cuts.sort()
+    if text.find(":", begin, finish) >= 0:
+        for match in cues["field"].finditer(text, begin, finish):
+            if text[match.end() : finish].lstrip()[:1] == ":":
+                cuts.append((match.start(), match.start(), match[0]))
+        cuts.sort()
     result, last, name = [], begin, ""
     for start, end, field in cuts:
         if start > last:
-            result.append((last, start, name))
+            if not text[last:start].isspace():
+                result.append((last, start, name))
             if name and text[start] != ":":
                 name = ""
         last = max(last, end)
         name = field or name
-    if finish > last:
+    if finish > last and not text[last:finish].isspace():
         result.append((last, finish, name))
     return result
-
-
-def cue_spans(cues: Cues, name: str, text: str, clause: Clause) -> list[tuple[int, int]]:
-    """Spans of one kind of cue inside a clause."""
-    return [m.span() for m in cues[name].finditer(text, clause.start, clause.end)]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tigerdata.reports.measures import Size
 from tigerdata.reports.terms import Term
 from tigerdata.reports.tirads import Category
 
 Span = tuple[int, int]
-SIDES = ("left", "right", "isthmus", "bilateral", "pyramidal")
-POLES = ("upper", "middle", "lower", "mid_upper", "mid_lower")
-DEPTHS = ("anterior", "posterior", "medial", "lateral", "subcapsular")
-LOCATION = "nodule_location"
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One value that the text states, hedges or denies, at normalised [start, end); `rule` says how it came here."""
 
     attribute: str
@@ -91,13 +87,13 @@ def one_side(side: Term | None) -> Term | None:
     return None if side and side.value == "bilateral" else side
 
 
-def places(terms: Iterable[Term], text: str, veto: Sequence[Span]) -> list[Place]:
+def places(terms: Iterable[Term], veto: Sequence[Span]) -> list[Place]:
     """Places that the location terms of a clause name: a part that is already filled begins the next place."""
     found: list[Place] = []
     for term in terms:
-        if term.attribute != LOCATION or any(end == term.start for _, end in veto):
+        part = term.part
+        if not part or any(end == term.start for _, end in veto):
             continue
-        part = "side" if term.value in SIDES else "pole" if term.value in POLES else "depth"
         if not found or (part != "depth" and getattr(found[-1], part)):
             if part == "depth" and not found:
                 found.append(Place(depth=term))
@@ -109,5 +105,5 @@ def places(terms: Iterable[Term], text: str, veto: Sequence[Span]) -> list[Place
         # "近被膜背侧": a direction says more than the distance to the capsule.
         if part == "depth" and kept and kept.value != "subcapsular":
             continue
-        found[-1] = replace(last, **{part: term})
+        setattr(last, part, term)
     return found

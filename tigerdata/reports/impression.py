@@ -5,44 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kb.cues import Cues
-from tigerdata.reports.assertion import Scopes
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import LOCATION, Fact, Nodule, places
-from tigerdata.reports.state import Content
+from tigerdata.reports.facts import Fact, Nodule, places
+from tigerdata.reports.state import Content, Judge
 
 
-def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> None:
-    """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out."""
+def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list[Nodule]) -> list[Clause]:
+    """Attach what the impression says to the nodules that it means; what fits none or is ambiguous is left out.
+
+    Returns the clauses that speak of nodules.
+    """
     if not nodules:
-        return
+        return []
+    read: list[Clause] = []
     sentence = -1
     focus: list[Nodule] = []
     ordinals: tuple[int, ...] = ()
     numbered = any(n.ordinal for n in nodules)
     for clause in clauses:
         terms, sizes, categories = content.within(clause)
-        where = [p for p in places(terms, content.text, ()) if p.side or p.pole]
+        where = [p for p in places(terms, ()) if p.side or p.pole]
         if clause.sentence != sentence:
             sentence, focus, ordinals = clause.sentence, [], clause.ordinals
             if not where and numbered and ordinals:
                 focus = [n for n in nodules if n.ordinal in ordinals]
-        covered = [(t.start, t.end) for t in terms]
-        scopes = Scopes(cues, content.text, clause, covered)
-        anchors = list(cues["anchor"].finditer(content.text, clause.start, clause.end))
-        if cues["lymph"].search(content.text, clause.start, clause.end):
+        scopes = Judge(clause)
+        anchors = clause.sheet.spans("anchor")
+        if clause.sheet.first("lymph"):
             focus = []
             continue
         if where or (anchors and not focus) or (categories and not focus):
             focus = [n for n in nodules if not where or any(n.place.side and n.place.fits(p) for p in where)]
             focus = _narrow(focus, sizes)
-            many = cues["many"].search(content.text, clause.start, clause.end)
+            many = clause.sheet.first("many")
             if not where and len(focus) > 1 and not many:
                 focus = []
+        if focus:
+            read.append(clause)
         for nodule in focus:
             for category in categories[:1]:
                 nodule.category = nodule.category or category
             for term in terms:
-                if term.attribute in (LOCATION, "diameter", "sonogram_direction") or len(focus) > 1:
+                if term.part or term.attribute in (cues.rules.size_class, cues.rules.plane) or len(focus) > 1:
                     continue
                 if any(f.attribute == term.attribute for f in nodule.facts):
                     continue
@@ -51,6 +55,7 @@ def merge(cues: Cues, content: Content, clauses: Sequence[Clause], nodules: list
                     nodule.facts.append(
                         Fact(term.attribute, term.value, term.start, term.end, "positive", found.cue, "impression")
                     )
+    return read
 
 
 def _narrow(focus: list[Nodule], sizes: Sequence) -> list[Nodule]:

@@ -128,7 +128,7 @@ class _File:
         from tigerdata.reports.commit import note_ingest, store_reports
 
         with _parts_folder(self.ws) as folder:
-            run(Job(self.ws.settings["domain"], self.phi, folder), self._tasks(), workers, self._batch_done)
+            run(Job(self.ws.domain, self.phi, folder), self._tasks(), workers, self._batch_done)
             self._tell("store")
             with self.ws.connect() as con:
                 con.begin()

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
-from tigerdata.reports.assertion import Scopes, Span
+from tigerdata.reports.assertion import Span
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import LOCATION, Fact, Group, Nodule, Place, one_side
+from tigerdata.reports.facts import Fact, Group, Nodule, Place, one_side
 from tigerdata.reports.measures import Size
-from tigerdata.reports.state import DEFINITE, State
+from tigerdata.reports.state import DEFINITE, Judge, State
 from tigerdata.reports.terms import Term
 
 ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
-INNER_SIZE = {"calcification", "echotexture"}
-DESCRIPTIVE = ("composition", "echogenicity")
-NEXT_MARGIN = re.compile(r"^, (?:\w+ ){0,2}(?:margins?|borders?)")
+NEXT_MARGIN = re.compile(r", (?:\w+ ){0,2}(?:margins?|borders?)")
 FIELD_NONE = re.compile(r"^\s*:\s*(?:none|no|absent|negative)\s*$")
 JOINED = re.compile(r"[及和与或、]|(?<![a-z])(?:and|or)(?![a-z])")
 
@@ -33,7 +30,7 @@ class Members(State):
         terms: Sequence[Term],
         sizes: Sequence[Size],
     ) -> bool:
-        described = any(t.attribute in DESCRIPTIVE for t in terms)
+        described = any(t.attribute in self.rules.descriptive for t in terms)
         text = self.text[clause.start : clause.end]
         if self.ordinal is not None and (
             anchors
@@ -52,25 +49,25 @@ class Members(State):
             return bool(
                 weak
                 and verb
-                and verb.start() < weak.start()
+                and verb[0] < weak[0]
                 and not self._has("inner", clause)
                 and not self._has("not_entry", clause)
             ) and (bool(where or self.place.side or self._has("many", clause)))
         anchor = anchors[0]
         inner = self._has("inner", clause)
-        if inner and inner.end() <= anchor[0] and not where and not self.place.side:
+        if inner and inner[1] <= anchor[0] and not where and not self.place.side:
             return False
         if not self.out.nodules:
             return True
         known = self._known(where)
         if DEFINITE.search(text) and not where and not (sizes and self.targets and self.targets[-1].sizes):
             return False
-        if self._anaphor(clause) and not where:
+        if clause.sheet.anaphor and not where:
             return False
         verb = self._has("introduce", clause)
-        if not where and ABOUT_PARTS.match(self.text[anchor[1] : anchor[1] + 2]) and not self._latin(clause):
-            return bool(verb and verb.start() < anchor[0] and self.place.side)
-        if verb and (verb.start() < anchor[0] or self._latin(clause)):
+        if not where and ABOUT_PARTS.match(self.text[anchor[1] : anchor[1] + 2]) and not clause.sheet.latin:
+            return bool(verb and verb[0] < anchor[0] and self.place.side)
+        if verb and (verb[0] < anchor[0] or clause.sheet.latin):
             return not (known and DEFINITE.search(text) and not sizes)
         if sizes or self._has("many", clause):
             return not (known and not known[-1].sizes)
@@ -78,7 +75,7 @@ class Members(State):
 
     def _known(self, where: Sequence[Place]) -> list[Nodule]:
         """Nodules that a named place can mean."""
-        place = where[0] if where else self.place
+        place = Place(where[0].side or self.place.side, where[0].pole) if where else self.place
         if not place.side and not place.pole:
             return []
         return [n for n in self.out.nodules if n.place.fits(place) and n.place.side]
@@ -137,7 +134,7 @@ class Members(State):
         head = self.out.nodules[-1] if self.out.nodules else None
         if head and not head.sizes and head.ordinal is None and not head.role and not head.place.pole:
             self.out.nodules.remove(head)
-            self.listed = [replace(f, rule="group") for f in head.facts], one_side(head.place.side)
+            self.listed = [f._replace(rule="group") for f in head.facts], one_side(head.place.side)
         if self.listed:
             for nodule in made:
                 nodule.facts = [*self.listed[0], *nodule.facts]
@@ -148,10 +145,10 @@ class Members(State):
         end = self.text.find("。", clause.end)
         return bool(self.cues["each"].search(self.text, clause.end, end if end >= 0 else len(self.text)))
 
-    def _rest_of_group(self, match: re.Match[str], terms: Sequence[Term]) -> bool:
+    def _rest_of_group(self, words: str, terms: Sequence[Term]) -> bool:
         """The other members: an entry only if their composition or echo is told; "部分结节" is none."""
         self.targets, self.weak = [], True
-        if match[0].startswith(("部分", "some")) or not any(t.attribute in DESCRIPTIVE for t in terms):
+        if words.startswith(("部分", "some")) or not any(t.attribute in self.rules.descriptive for t in terms):
             return False
         nodule = Nodule(multiple=True, sentence=self.sentence)
         self.out.nodules.append(nodule)
@@ -170,7 +167,7 @@ class Members(State):
             last.multiple = True
         larger = [n for n in group.members if n.role == "larger" and n.place.fits(place)]
         if group.refined and (
-            larger if place.side is None or self._latin(clause) else [n for n in larger if n.place.side is place.side]
+            larger if place.side is None or clause.sheet.latin else [n for n in larger if n.place.side is place.side]
         ):
             self.targets = larger[-1:]
             return True
@@ -178,7 +175,7 @@ class Members(State):
             nodule = group.members[0]
             group.place = Place(nodule.place.side, nodule.place.pole, nodule.place.depth)
             group.refined = True
-            nodule.facts = [replace(f, rule="group") for f in nodule.facts]
+            nodule.facts = [f._replace(rule="group") for f in nodule.facts]
             group.shared = list(nodule.facts)
             if place.side:
                 nodule.place.side = place.side
@@ -218,7 +215,7 @@ class Members(State):
         if (
             not where
             and not self.place.pole
-            and not any(t.attribute in DESCRIPTIVE for t in terms)
+            and not any(t.attribute in self.rules.descriptive for t in terms)
             and not self._latin_text()
         ):
             self.targets = []
@@ -240,9 +237,9 @@ class Members(State):
         """Sizes of this examination: not those after 前次, previously."""
         kept = []
         for size in sizes:
-            before = self.text[clause.start : size.start]
-            prior = [m.end() for m in self.cues["prior"].finditer(before)]
-            now = [m.end() for m in self.cues["now"].finditer(before)]
+            reach = size.start - clause.start
+            prior = [b for _, b in clause.sheet.spans("prior") if b <= reach]
+            now = [b for _, b in clause.sheet.spans("now") if b <= reach]
             if not prior or (now and max(now) > max(prior)):
                 kept.append(size)
         return kept
@@ -250,8 +247,8 @@ class Members(State):
     def _attach_sizes(self, clause: Clause, terms: Sequence[Term], sizes: Sequence[Size]) -> None:
         sizes = self._current(clause, sizes)
         inner = self._has("inner", clause)
-        if inner and any(t.attribute in INNER_SIZE for t in terms):
-            sizes = [s for s in sizes if s.end <= inner.start()]
+        if inner and any(t.attribute in self.rules.sized_parts for t in terms):
+            sizes = [s for s in sizes if s.end <= inner[0]]
         if not sizes or self.weak:
             return
         if len(self.targets) > 1 and len(sizes) >= len(self.targets):
@@ -265,7 +262,7 @@ class Members(State):
                 nodule.sizes.append(largest)
             nodule.tentative = False
 
-    def _attach_terms(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> None:
+    def _attach_terms(self, clause: Clause, terms: Sequence[Term], scopes: Judge) -> None:
         facts = self._facts(clause, terms, scopes)
         if not facts and not self.targets:
             return
@@ -296,26 +293,23 @@ class Members(State):
                 Fact(fact.attribute, fact.value, fact.start, fact.end, fact.certainty, fact.cue, "shared")
             )
 
-    def _facts(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> list[Fact]:
+    def _facts(self, clause: Clause, terms: Sequence[Term], scopes: Judge) -> list[Fact]:
         inner = self._has("inner", clause)
-        wall = self._latin(clause)
+        wall = clause.sheet.latin
         facts: list[Fact] = []
         for term in terms:
             attribute, value, rule = term.attribute, term.value, "term"
-            if attribute in (LOCATION, "sonogram_direction", "diameter") or self._heading(clause, term):
+            if term.part or attribute in (self.rules.plane, self.rules.size_class) or self._heading(clause, term):
                 continue
-            if inner and inner.end() <= term.start and attribute in DESCRIPTIVE and not wall:
-                if value != "anechoic":
+            if inner and inner[1] <= term.start and attribute in self.rules.descriptive and not wall:
+                if value not in self.rules.inner:
                     continue
-                attribute, value, rule = "echotexture", "cystic_change", "inner"
-            if (
-                value == "irregular"
-                and self.text[term.start : term.end] in ("irregular", "irreg")
-                and self._margin_near(clause)
-            ):
-                attribute, value, rule = "margin", "irregular_margin", "margin word"
-            if value == "regular" and self.text[term.start : term.end] == "regular" and self._margin_near(clause):
-                attribute, value, rule = "margin", "smooth", "margin word"
+                attribute, value = self.rules.inner[value]
+                rule = "inner"
+            word = self.rules.margin_words.get(self.text[term.start : term.end])
+            if word and self._margin_near(clause):
+                attribute, value = word
+                rule = "margin word"
             found = scopes.of(term.start, term.end)
             facts.append(Fact(attribute, value, term.start, term.end, found.certainty, found.cue, rule))
         if self.group and not self.group.refined and self._has("many", clause):
@@ -333,12 +327,12 @@ class Members(State):
         if clause.field.startswith("margin") or self._has("margin_word", clause):
             return True
         # "Irregular, spiculated margins": the noun of a lone adjective comes after the comma.
-        alone = self.text[clause.start : clause.end].strip() in ("irregular", "regular", "irreg")
-        return alone and bool(NEXT_MARGIN.match(self.text[clause.end :]))
+        alone = self.text[clause.start : clause.end].strip() in self.rules.margin_words
+        return alone and bool(NEXT_MARGIN.match(self.text, clause.end))
 
     def _undecided(self, fact: Fact, facts: Sequence[Fact]) -> bool:
         """ "囊实性及实性结节": members differ, so the group has neither value."""
-        if fact.attribute not in DESCRIPTIVE:
+        if fact.attribute not in self.rules.descriptive:
             return False
         rivals = [f for f in facts if f.attribute == fact.attribute and f.value != fact.value]
         return any(JOINED.search(self.text[min(f.end, fact.end) : max(f.start, fact.start)]) for f in rivals)

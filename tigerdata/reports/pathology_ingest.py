@@ -140,7 +140,7 @@ def _ingest_file(
         # Cleaned before it is read: the words that name an entity are stored.
         clean = personal.redact(text, known=row.personal)
         here.update(clean.removed)
-        rows.append(_row(name, key, row, ordinal, known, parse_pathology(clean.text, ws.settings["domain"])))
+        rows.append(_row(name, key, row, ordinal, known, parse_pathology(clean.text, ws.domain)))
     counts["reports"] = counts["pathology"] = len(rows)
     if replaced:
         con.execute("DELETE FROM pathology WHERE pathology_id IN (SELECT unnest(?))", [replaced])

@@ -5,18 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from tigerdata.reports.assertion import Scopes, Span, list_denial
+from tigerdata.reports.assertion import Span
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import LOCATION, Fact, Place, places
+from tigerdata.reports.facts import Fact, Place, places
 from tigerdata.reports.measures import Size
 from tigerdata.reports.members import Members
-from tigerdata.reports.state import DEFINITE, Findings
+from tigerdata.reports.state import DEFINITE, Findings, Judge
 from tigerdata.reports.terms import Term
 
-LOCATION_WORDS = re.compile(
-    r"[\s\d.,:'\"/-]|(?<![a-z])(?:in|the|of|at|lobe|aspect|portion|to|within|pole|is|lies|located|side|thyroid|and)(?![a-z])"
-    r"|位于|处|内|的|于|在|之|约|甲状腺|近|偏|部"
-)
 LIES = re.compile(r"位于|居于|located|lies|situated|(?<![a-z])(?:in|at|within|occupying|replacing) the")
 
 
@@ -25,8 +21,13 @@ class Reader(Members):
 
     def read(self, clauses: Sequence[Clause]) -> Findings:
         """Read all clauses; nodules that stayed tentative are dropped."""
+        until = 0
         for index, clause in enumerate(clauses):
-            rest = [c for c in clauses[index + 1 :] if c.sentence == clause.sentence]
+            if index >= until:
+                until = index + 1
+                while until < len(clauses) and clauses[until].sentence == clause.sentence:
+                    until += 1
+            rest = clauses[index + 1 : until]
             if clause.sentence != self.sentence:
                 self._begin(clause, rest)
             self._clause(clause, rest)
@@ -52,21 +53,25 @@ class Reader(Members):
 
     def _clause(self, clause: Clause, rest: Sequence[Clause]) -> None:
         terms, sizes, categories = self.content.within(clause)
-        covered = [(t.start, t.end) for t in terms]
-        scopes = Scopes(self.cues, self.text, clause, covered, self.inherited)
-        self.inherited = self.inherited or list_denial(self.cues, self.text, clause, rest)
-        anchors = self._anchors(clause, terms)
+        scopes = Judge(clause, self.inherited)
+        if self.inherited is None and clause.sheet.list_denial and any(c.sheet.ends_list for c in rest):
+            a, b = clause.sheet.list_denial
+            self.inherited = a + clause.start, b + clause.start
+        anchors = self._anchors(clause)
         topic = self._find_topic(clause, anchors, terms, sizes)
         if topic in ("gland", "nodule"):
             for term in terms:
-                if term.attribute == "sonogram_direction":
+                if term.attribute == self.rules.plane:
                     self.planes.append(Fact(term.attribute, term.value, term.start, term.end, rule="plane"))
         if topic == "lymph":
             self._lymph(clause, scopes)
         elif topic == "gland":
             self._gland(clause, terms, scopes)
         elif topic == "nodule" and not self._is_gland_size(clause, anchors, terms, sizes, rest):
+            self.out.nodule_clauses.append(clause)
             self._nodule(clause, rest, anchors, terms, sizes, scopes)
+        elif topic == "skip" and self.topic == "nodule":
+            self.out.nodule_clauses.append(clause)
         for category in categories:
             # "Highly suspicious, TR5." may follow the lymph nodes: with one nodule it can only be meant.
             for nodule in (
@@ -74,13 +79,8 @@ class Reader(Members):
             ):
                 nodule.category = nodule.category or category
 
-    def _anchors(self, clause: Clause, terms: Sequence[Term]) -> list[Span]:
-        hidden = [(t.start, t.end) for t in terms if t.attribute not in ("composition", "echogenicity")]
-        found = [m.span() for m in self.cues["anchor"].finditer(self.text, clause.start, clause.end)]
-        return [s for s in found if not any(a <= s[0] and s[1] <= b for a, b in hidden)]
-
     def _find_topic(self, clause: Clause, anchors: Sequence[Span], terms: Sequence[Term], sizes: Sequence[Size]) -> str:
-        place = self._has("thyroid_place", clause)
+        place = self._has("organ_place", clause)
         if self.topic == "other" and (not place or self._has("elsewhere", clause) or not clause.first):
             return "other"
         if self._has("lymph", clause) or (self._has("neck", clause) and not place):
@@ -89,13 +89,14 @@ class Reader(Members):
         if self._has("other_organ", clause) and not place:
             self.topic = "other"
             return "other"
-        if self.topic in ("lymph", "other") and not place and not (clause.first and anchors and self._latin(clause)):
+        if self.topic in ("lymph", "other") and not place and not (clause.first and anchors and clause.sheet.latin):
             return self.topic
         gland = self._has("gland", clause)
         if gland and not anchors and not self._has("largest", clause) and not self._has("every", clause):
             self.topic = "gland"
-            return "nodule" if sizes and not any(t.attribute == "echotexture" for t in terms) else "gland"
-        if self._has("vascular", clause) and not sizes and not (anchors and self._latin(clause)):
+            measured = self.rules.gland_sizes and sizes and not any(t.attribute == self.rules.texture for t in terms)
+            return "nodule" if measured else "gland"
+        if self._has("vascular", clause) and not sizes and not (anchors and clause.sheet.latin):
             return "skip"
         weak = self._has("weak_anchor", clause) and not self._has("inner", clause)
         subject = anchors or place or sizes or self._has("largest", clause) or weak
@@ -110,22 +111,17 @@ class Reader(Members):
         self.topic = "nodule"
         return "nodule"
 
-    @staticmethod
-    def _about_nodule(terms: Sequence[Term]) -> bool:
-        return any(t.attribute in ("margin", "shape", "aspect", "halo", "composition") for t in terms)
+    def _about_nodule(self, terms: Sequence[Term]) -> bool:
+        return any(t.attribute in self.rules.about_nodule for t in terms)
 
     # ---- gland and lymph nodes -------------------------------------------------------------------------------------
-    def _gland(self, clause: Clause, terms: Sequence[Term], scopes: Scopes) -> None:
+    def _gland(self, clause: Clause, terms: Sequence[Term], scopes: Judge) -> None:
         for term in terms:
-            if term.attribute == "echotexture" and term.value in ("homogeneous", "heterogeneous"):
-                certainty = scopes.of(term.start, term.end)
-                if certainty.certainty != "negated":
-                    self.out.gland.append(
-                        Fact(
-                            "echotexture", term.value, term.start, term.end, certainty.certainty, certainty.cue, "gland"
-                        )
-                    )
-        sides = [t for t in terms if t.attribute == LOCATION and t.value in ("left", "right")]
+            if term.attribute == self.rules.texture and term.value in self.rules.rivals:
+                found = scopes.of(term.start, term.end)
+                if found.certainty != "negated":
+                    self.out.gland.append(Fact(*term[:4], found.certainty, found.cue, "gland"))
+        sides = [t for t in terms if t.part and t.value in ("left", "right")]
         if len(sides) == 1:
             # "右叶体积略小，可见多个结节": the lobe is the place of what is found in it.
             self.side = sides[0]
@@ -140,10 +136,16 @@ class Reader(Members):
         rest: Sequence[Clause],
     ) -> bool:
         """A lobe and its measurement without a word about a nodule: gland size, noted as such."""
-        if not sizes or anchors or self.ordinal is not None or self._has("largest", clause):
+        if (
+            not self.rules.gland_sizes
+            or not sizes
+            or anchors
+            or self.ordinal is not None
+            or self._has("largest", clause)
+        ):
             return False
-        sides = [t for t in terms if t.attribute == LOCATION and t.value in ("left", "right", "isthmus")]
-        others = [t for t in terms if t not in sides and t.attribute != "sonogram_direction"]
+        sides = [t for t in terms if t.part and t.value in self.rules.gland_sizes]
+        others = [t for t in terms if t not in sides and t.attribute != self.rules.plane]
         side = sides[0] if sides else self.place.side
         if side is None or others or self.place.pole or (self.targets and self.targets[-1].sentence == self.sentence):
             return False
@@ -152,7 +154,8 @@ class Reader(Members):
         if sides and not self._has("gland_size", clause) and self._noun_follows(rest):
             return False
         for term, size in zip(sides or [side], sizes, strict=False):
-            self.out.gland_sizes.append((term, size))
+            if term.value in self.rules.gland_sizes:
+                self.out.gland_sizes.append((term, size))
             self.measured.add(term.value)
         # One lobe measured and then described is the place of what follows; after a row of lobes none is.
         self.side = side if len(self.measured) == 1 else None
@@ -164,22 +167,23 @@ class Reader(Members):
     def _noun_follows(self, rest: Sequence[Clause]) -> bool:
         """A nodule is named in the rest of the sentence before another lobe is."""
         for clause in rest:
-            terms, _, _ = self.content.within(clause)
-            if self._anchors(clause, terms) or any(t.attribute in ("composition", "echogenicity") for t in terms):
+            terms = clause.sheet.terms
+            if clause.sheet.anchors or any(t.attribute in self.rules.descriptive for t in terms):
                 return not self._has("gland", clause)
-            if any(t.attribute == LOCATION and t.value in ("left", "right", "isthmus") for t in terms):
+            if any(t.part and t.value in self.rules.gland_sizes for t in terms):
                 return False
         return False
 
-    def _lymph(self, clause: Clause, scopes: Scopes) -> None:
+    def _lymph(self, clause: Clause, scopes: Judge) -> None:
         for name, value in (("lymph_suspicious", "true"), ("lymph_normal", "false"), ("lymph_deny", "")):
-            for match in self.cues[name].finditer(self.text, clause.start, clause.end):
-                found = scopes.of(*match.span())
+            for a, b in clause.sheet.spans(name):
+                span = a + clause.start, b + clause.start
+                found = scopes.of(*span)
                 stated = value
                 if found.certainty == "negated":
                     stated = "false" if name != "lymph_normal" else ""
                 if stated:
-                    self.out.lymph.append(Fact("suspicious", stated, *match.span(), "positive", found.cue, name))
+                    self.out.lymph.append(Fact("suspicious", stated, *span, "positive", found.cue, name))
 
     # ---- nodules ---------------------------------------------------------------------------------------------------
     def _nodule(
@@ -189,10 +193,10 @@ class Reader(Members):
         anchors: list[Span],
         terms: list[Term],
         sizes: list[Size],
-        scopes: Scopes,
+        scopes: Judge,
     ) -> None:
-        veto = [m.span() for m in self.cues["fill_no"].finditer(self.text, clause.start, clause.end)]
-        where = places(terms, self.text, veto)
+        veto = [(a + clause.start, b + clause.start) for a, b in clause.sheet.spans("fill_no")]
+        where = places(terms, veto)
         live = [a for a in anchors if scopes.of(*a).certainty != "negated"]
         if anchors and not live and not where and not sizes:
             return
@@ -214,7 +218,7 @@ class Reader(Members):
         where: list[Place],
         terms: list[Term],
         sizes: list[Size],
-        scopes: Scopes,
+        scopes: Judge,
     ) -> bool:
         """Set `targets` to the nodules that the clause speaks of; False when it only prepares a later clause."""
         if self._has("every", clause):
@@ -224,8 +228,8 @@ class Reader(Members):
             if self._has(name, clause) and len(self.batch) > 1:
                 self.targets = [self.batch[index]]
                 return True
-        if match := self._has("rest", clause):
-            return self._rest_of_group(match, terms)
+        if span := self._has("rest", clause):
+            return self._rest_of_group(self.text[slice(*span)], terms)
         if self._has("largest", clause) and (self.group or self.out.nodules or where):
             return self._largest(clause, where)
         if self._has("smaller", clause) and self.group:
@@ -251,12 +255,12 @@ class Reader(Members):
         where: list[Place],
         terms: list[Term],
         sizes: list[Size],
-        scopes: Scopes,
+        scopes: Judge,
     ) -> bool:
         """A clause that introduces nothing: more about the current nodule, or words before the next one."""
         begun = bool(self.targets and self.targets[-1].sentence == self.sentence)
-        only_place = bool(where) and not sizes and not self._leftover(clause, terms)
-        anaphor = self._anaphor(clause)
+        only_place = bool(where) and not sizes and not clause.sheet.leftover
+        anaphor = clause.sheet.anaphor
         if not begun and not anaphor and not clause.field and not self._has("likewise", clause):
             ahead = self._noun_ahead(rest)
             if only_place or (where and where[0].side and (ahead or self.ordinal is not None)):
@@ -266,7 +270,7 @@ class Reader(Members):
                 if only_place or ahead:
                     self._keep_for_noun(terms, sizes, scopes)
                     return False
-            if ahead and (terms or sizes) and (self._latin(clause) or self.place.side):
+            if ahead and (terms or sizes) and (clause.sheet.latin or self.place.side):
                 self._keep_for_noun(terms, sizes, scopes)
                 return False
         located = only_place or clause.field == "location" or LIES.search(self.text, clause.start, clause.end)
@@ -274,26 +278,18 @@ class Reader(Members):
             self.targets[0].place.fill(where[0])
         return bool(self.targets)
 
-    def _keep_for_noun(self, terms: Sequence[Term], sizes: Sequence[Size], scopes: Scopes) -> None:
+    def _keep_for_noun(self, terms: Sequence[Term], sizes: Sequence[Size], scopes: Judge) -> None:
         for term in terms:
-            if term.attribute not in (LOCATION, "sonogram_direction"):
+            if not term.part and term.attribute != self.rules.plane:
                 found = scopes.of(term.start, term.end)
                 self.early.append(Fact(term.attribute, term.value, term.start, term.end, found.certainty, found.cue))
         self.early_sizes += sizes
 
-    def _leftover(self, clause: Clause, terms: Sequence[Term]) -> str:
-        chars = list(self.text[clause.start : clause.end])
-        for term in terms:
-            if term.attribute in (LOCATION, "sonogram_direction"):
-                chars[term.start - clause.start : term.end - clause.start] = " " * (term.end - term.start)
-        return LOCATION_WORDS.sub("", "".join(chars))
-
     def _noun_ahead(self, rest: Sequence[Clause]) -> bool:
         """A new nodule is named later in the sentence."""
         for clause in rest:
-            terms, _, _ = self.content.within(clause)
-            if self._anchors(clause, terms):
+            if clause.sheet.anchors:
                 return not DEFINITE.search(self.text[clause.start : clause.end])
-            if self._has("thyroid_place", clause) and not self._latin(clause):
+            if self._has("organ_place", clause) and not clause.sheet.latin:
                 return False
         return False

@@ -8,25 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import kb
+from kb.cues import Rules
 from tigerdata.reports.facts import Fact, Nodule
 from tigerdata.reports.text import Normalised
 
-# Where two values are stated, the one further left says more ("囊实性，以囊性为主"; "thick, incomplete halo").
-PRECEDENCE: dict[str, tuple[str, ...]] = {
-    "composition": ("predominantly_cystic", "predominantly_solid", "spongiform", "mixed_cystic_solid"),
-    "echogenicity": ("markedly_hypoechoic",),
-    "aspect": ("taller_than_wide", "wider_than_tall"),
-    "halo": ("unevenly_thick", "interrupted", "thin_even", "present"),
-}
-# Denying these denies the attribute; denying any other value is only noted.
-GENERIC = {
-    ("calcification", "calcification_unspecified"): "calcification",
-    ("echotexture", "high_echogenic_foci"): "calcification",
-    ("halo", "present"): "halo",
-    ("extension", "extrathyroidal"): "extension",
-    ("extension", "capsule_disruption"): "extension",
-}
-SPECIFIC_CALCIUM = {"microcalcification", "macrocalcification", "rim_calcification"}
 ECHO_FOCI = re.compile(r"回声|echogenic|foci")
 PARTLY = re.compile(r"部分|some|。|内|(?<![a-z])and(?![a-z])|及|和")
 TAIL_LINK = re.compile(r"后|伴|见|呈|with|^[\s，,]*$")
@@ -61,85 +46,102 @@ class Evidence:
         )
 
 
-def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase) -> tuple[dict[str, list[Fact]], list[Fact]]:
+def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase, rules: Rules) -> tuple[dict[str, list[Fact]], list[Fact]]:
     """Facts that hold, by attribute in KB order (one fact a value), and facts that the text denies."""
     stated = [f for f in nodule.facts if f.certainty != "negated"]
-    denied = [f for f in nodule.facts if f.certainty == "negated"]
-    stated = _without_tails(stated, text)
-    if any(f.attribute == "calcification" and f.value in SPECIFIC_CALCIUM for f in stated):
-        stated = [f for f in stated if f.value != "calcification_unspecified"]
+    denied = [f for f in nodule.facts if f.certainty == "negated"] if len(stated) < len(nodule.facts) else []
+    for tail, foci in rules.artefact.items():
+        stated = _without_tails(stated, text, tail, foci)
+    for general, kinds in rules.specific.items():
+        if any(f.value in kinds for f in stated):
+            stated = [f for f in stated if f.value != general]
     noted: list[Fact] = []
     for fact in denied:
-        attribute = GENERIC.get((fact.attribute, fact.value))
+        attribute = _denied_attribute(fact, rules)
         present = any(f.attribute == attribute and f.value != "absent" for f in stated)
         if attribute and not present:
             stated.append(Fact(attribute, "absent", fact.start, fact.end, "positive", fact.cue, "negation"))
         elif not any(f.value == fact.value for f in stated):
             noted.append(fact)
+    by_attribute: dict[str, list[Fact]] = {}
+    for fact in stated:
+        by_attribute.setdefault(fact.attribute, []).append(fact)
     held: dict[str, list[Fact]] = {}
     for attribute, model in base.attributes.items():
-        facts = [f for f in stated if f.attribute == attribute]
+        facts = by_attribute.get(attribute)
+        if not facts:
+            continue
         if model.multiple:
-            facts = [f for f in facts if f.value != "absent" or all(g.value == "absent" for g in facts)]
-            facts = _one_texture(facts)
-        elif facts:
-            facts = [min(facts, key=_preference)]
-        if facts:
-            held[attribute] = _one_each(facts)
+            facts = [f for f in facts if f.value != "absent"] or facts
+            facts = _one_of_rivals(facts, rules)
+        else:
+            facts = [min(facts, key=lambda f: _preference(f, rules))]
+        held[attribute] = _one_each(facts)
     return held, _one_each(noted)
 
 
-def _preference(fact: Fact) -> tuple[bool, int, int]:
-    order = PRECEDENCE.get(fact.attribute, ())
+def _denied_attribute(fact: Fact, rules: Rules) -> str | None:
+    """The attribute that is absent when this value is denied."""
+    for attribute, values in rules.denial.items():
+        if fact.value in values.get(fact.attribute, ()):
+            return attribute
+    return None
+
+
+def _preference(fact: Fact, rules: Rules) -> tuple[bool, int, int]:
+    order = rules.precedence.get(fact.attribute, ())
     rank = order.index(fact.value) if fact.value in order else len(order)
     return fact.rule in ("shared", "group", "impression"), rank, fact.start
 
 
 def _one_each(facts: Sequence[Fact]) -> list[Fact]:
     """One fact a value, a stated one before a hedged one, in text order."""
+    if len(facts) < 2:
+        return list(facts)
     best: dict[str, Fact] = {}
     for fact in sorted(facts, key=lambda f: (f.certainty == "uncertain", f.start)):
         best.setdefault(fact.value, fact)
     return sorted(best.values(), key=lambda f: f.start)
 
 
-def _one_texture(facts: list[Fact]) -> list[Fact]:
+def _one_of_rivals(facts: list[Fact], rules: Rules) -> list[Fact]:
     """Homogeneous and heterogeneous exclude each other: what is said of the nodule itself, then what comes first."""
-    rivals = [f for f in facts if f.value in ("homogeneous", "heterogeneous")]
+    rivals = [f for f in facts if f.value in rules.rivals]
     if len({f.value for f in rivals}) < 2:
         return facts
-    keep = min(rivals, key=_preference).value
+    keep = min(rivals, key=lambda f: _preference(f, rules)).value
     return [f for f in facts if f not in rivals or f.value == keep]
 
 
-def _without_tails(facts: list[Fact], text: str) -> list[Fact]:
+def _without_tails(facts: list[Fact], text: str, tail: str, foci: Sequence[str]) -> list[Fact]:
     """A bright point with a comet tail is colloid, not calcium, unless only some of the points have one."""
-    tails = [f for f in facts if f.value == "comet_tail"]
+    tails = [f for f in facts if f.value == tail]
 
     def is_tail(fact: Fact) -> bool:
-        if fact.attribute not in ("calcification", "echotexture") or not ECHO_FOCI.search(text[fact.start : fact.end]):
-            return False
-        if fact.value not in ("microcalcification", "high_echogenic_foci", "calcification_unspecified"):
+        if fact.value not in foci or not ECHO_FOCI.search(text, fact.start, fact.end):
             return False
         return any(
-            0 <= tail.start - fact.end <= TAIL_REACH
-            and not PARTLY.search(text[fact.end : tail.start])
-            and TAIL_LINK.search(text[fact.end : tail.start])
-            for tail in tails
+            0 <= end.start - fact.end <= TAIL_REACH
+            and not PARTLY.search(text[fact.end : end.start])
+            and TAIL_LINK.search(text[fact.end : end.start])
+            for end in tails
         )
 
     return [f for f in facts if not is_tail(f)] if tails else facts
 
 
-def write_nodule(nodule: Nodule, index: int, base: kb.KnowledgeBase, evidence: Evidence) -> dict[str, Any]:
+def write_nodule(
+    nodule: Nodule, index: int, base: kb.KnowledgeBase, rules: Rules, evidence: Evidence
+) -> dict[str, Any]:
     """One entry of `nodules`, with its evidence rows; keys that the text says nothing about are absent."""
     path = f"nodules[{index}]"
     out: dict[str, Any] = {}
     if nodule.multiple:
         out["multiple"] = True
     location: dict[str, str] = {}
-    for part in ("side", "pole", "depth"):
-        term = getattr(nodule.place, part)
+    place = base.attributes.get(rules.location)
+    for slot, part in zip(("side", "pole", "depth"), place.groups if place else (), strict=False):
+        term = getattr(nodule.place, slot)
         if term:
             location[part] = term.value
             evidence.add(f"{path}.location.{part}", term.value, (term.start, term.end))
@@ -149,7 +151,7 @@ def write_nodule(nodule: Nodule, index: int, base: kb.KnowledgeBase, evidence: E
         for value in size.values:
             evidence.add(f"{path}.diameter_mm[{len(out['diameter_mm'])}]", value, (size.start, size.end), rule="size")
             out["diameter_mm"].append(int(value) if value == int(value) else value)
-    held, noted = settle(nodule, evidence.source.text, base)
+    held, noted = settle(nodule, evidence.source.text, base, rules)
     uncertain = []
     for attribute, facts in held.items():
         multiple = base.attributes[attribute].multiple

@@ -137,7 +137,7 @@ def _size_classes(parsed: Mapping[str, Any], base: kb.KnowledgeBase) -> list[dic
     """The size class of each measured nodule (`diameter`), derived from its largest diameter by the KB's bounds."""
     rows = []
     for index, nodule in enumerate(parsed["nodules"]):
-        if not nodule["diameter_mm"]:
+        if not nodule["diameter_mm"] or "diameter" not in base.attributes:
             continue
         largest = max(nodule["diameter_mm"])
         source = next(e for e in parsed["evidence"] if e["path"].startswith(f"nodules[{index}].diameter_mm"))

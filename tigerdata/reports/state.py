@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kb.cues import Cues
+from tigerdata.reports.assertion import POSITIVE, Assertion, Scopes
 from tigerdata.reports.clauses import Clause
-from tigerdata.reports.facts import Fact, Group, Nodule, Place
+from tigerdata.reports.facts import Fact, Group, Nodule, Place, Span
 from tigerdata.reports.measures import Size
 from tigerdata.reports.terms import Term
-from tigerdata.reports.text import CJK
 from tigerdata.reports.tirads import Category
 
 DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")
@@ -19,10 +19,9 @@ DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesi
 
 @dataclass
 class Content:
-    """Everything found in the text before it is read: terms, measurements and categories by position."""
+    """What was found in the text before it is read: measurements and categories; the terms are in the clauses."""
 
     text: str
-    terms: Sequence[Term]
     sizes: Sequence[Size]
     categories: Sequence[Category]
 
@@ -30,20 +29,22 @@ class Content:
         """The part of the content that lies in a clause."""
         a, b = clause.start, clause.end
         return (
-            [t for t in self.terms if a <= t.start < b],
-            [s for s in self.sizes if a <= s.start < b],
-            [c for c in self.categories if a <= c.start < b],
+            [t.shifted(a) for t in clause.sheet.terms],
+            [s for s in self.sizes if a <= s.start < b] if self.sizes else [],
+            [c for c in self.categories if a <= c.start < b] if self.categories else [],
         )
 
 
 @dataclass
 class Findings:
-    """What the findings say: nodules, gland and lymph nodes."""
+    """What the findings say: nodules, gland, lymph nodes, and the clauses about nodules."""
 
     nodules: list[Nodule] = field(default_factory=list)
     gland: list[Fact] = field(default_factory=list)
     gland_sizes: list[tuple[Term, Size]] = field(default_factory=list)
     lymph: list[Fact] = field(default_factory=list)
+    denied: list[Fact] = field(default_factory=list)  # only where each finding is an entry of its own
+    nodule_clauses: list[Clause] = field(default_factory=list)
 
 
 class State:
@@ -51,6 +52,7 @@ class State:
 
     def __init__(self, cues: Cues, content: Content) -> None:
         self.cues, self.content, self.text = cues, content, content.text
+        self.rules = cues.rules
         self.out = Findings()
         self.topic = ""
         self.sentence = -1
@@ -68,11 +70,31 @@ class State:
         self.measured: set[str] = set()  # lobes measured since the last nodule
         self.listed: tuple[list[Fact], Term | None] | None = None  # what was said before a numbered list
 
-    def _has(self, name: str, clause: Clause) -> re.Match[str] | None:
-        return self.cues[name].search(self.text, clause.start, clause.end)
+    @staticmethod
+    def _has(name: str, clause: Clause) -> Span | None:
+        """The first place of a cue in a clause."""
+        sheet = clause.sheet
+        found = sheet.firsts[name] if name in sheet.firsts else sheet.first(name)
+        return (found[0] + clause.start, found[1] + clause.start) if found else None
 
-    def _anaphor(self, clause: Clause) -> bool:
-        return bool(self.cues["anaphor"].search(self.text[clause.start : clause.end].lstrip()))
+    @staticmethod
+    def _anchors(clause: Clause) -> list[Span]:
+        by = clause.start
+        return [(a + by, b + by) for a, b in clause.sheet.anchors]
 
-    def _latin(self, clause: Clause) -> bool:
-        return not re.search(f"[{CJK}]", self.text[clause.start : clause.end])
+
+class Judge:
+    """The scopes of a clause for positions of the report; `inherited` is a denial from an earlier clause."""
+
+    def __init__(self, clause: Clause, inherited: Span | None = None) -> None:
+        self._scopes: Scopes = clause.sheet.scopes
+        self._by, self._inherited = clause.start, inherited
+
+    def of(self, start: int, end: int) -> Assertion:
+        """Assertion of the span [start, end)."""
+        by = self._by
+        if self._inherited is None and self._scopes.plain:
+            return POSITIVE
+        inherited = (self._inherited[0] - by, self._inherited[1] - by) if self._inherited else None
+        found = self._scopes.judge(start - by, end - by, inherited)
+        return Assertion(found.certainty, (found.cue[0] + by, found.cue[1] + by)) if found.cue else found

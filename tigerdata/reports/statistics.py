@@ -1,34 +1,29 @@
-"""What the knowledge base holds: attributes by class, and the weight that each term of a class gets."""
+"""What the reports say, counted: attributes by class with shares, values that go together, how much was read."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from kb.errors import UserError
+from kb.logodds import Z95
+from tigerdata.reports.labels import NODULE_LABELS, STATED
 
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
-A, B = 0.6, 5.0  # a and b of equation 9 as the paper sets them
-
-
-def term_weight(delta: float, a: float = A, b: float = B) -> float:
-    """Weight of a term by its commonness, omega = a + b / (1 + exp(b delta)) (Tiger paper, eq. 9).
-
-    >>> [round(term_weight(d), 4) for d in (0.0, 0.05, 1.0)]
-    [3.1, 2.7891, 0.6335]
-    """
-    return a + b / (1.0 + math.exp(b * delta))
+FEWEST_REPORTS = 5  # words that fewer reports use are not shown: they could be one person's
+FEWEST_PAIRS = 5
 
 
 def attribute_counts(ws: Workspace) -> dict[str, Any]:
-    """Counts of reports, nodules and findings, and of described nodules by attribute, value and class.
+    """Rows of the main tables, and described nodules by attribute, value and class, as counts and as shares.
 
-    The class of a nodule is the pathology of its examination, else of its patient; "unknown" where there is none or
-    where pathology is contradictory. Denied values do not count.
+    Returns the table counts, `classes` (nodules a class), `attributes` (attribute -> value -> class -> nodules),
+    `described` (attribute -> class -> nodules with any value) and `shares`, the first divided by the second; a share
+    is of the nodules whose attribute is described, because a report that is silent says nothing. Denied values do not
+    count. The class of a nodule is the pathology of the nodule, else of its examination, else of its patient, else the
+    label of its image; "unknown" where there is none or where pathology contradicts itself.
     """
     with ws.connect(read_only=True) as con:
         totals = {
@@ -36,127 +31,108 @@ def attribute_counts(ws: Workspace) -> dict[str, Any]:
             for table in ("patients", "reports", "nodules", "findings", "pathology")
         }
         rows = con.execute(
-            """
-            WITH by_exam AS (
-                SELECT patient_id, exam_id, CASE WHEN count(DISTINCT subtype) = 1 THEN any_value(subtype) END AS label
-                FROM pathology WHERE conflict IS NULL GROUP BY ALL),
-            by_patient AS (
-                SELECT patient_id, CASE WHEN count(DISTINCT subtype) = 1 THEN any_value(subtype) END AS label
-                FROM pathology WHERE conflict IS NULL GROUP BY ALL)
-            SELECT f.attribute, f.value, coalesce(e.label, p.label, 'unknown') AS label,
-                   count(DISTINCT f.nodule_id)
-            FROM findings f JOIN nodules n USING (nodule_id)
-            LEFT JOIN by_exam e ON e.patient_id = n.patient_id AND e.exam_id = n.exam_id
-            LEFT JOIN by_patient p ON p.patient_id = n.patient_id
-            WHERE f.certainty <> 'negated' AND f.value IS NOT NULL
-            GROUP BY ALL ORDER BY ALL"""
+            f"WITH {NODULE_LABELS}, {STATED} SELECT attribute, value, label, count(*) "
+            "FROM stated JOIN labels USING (nodule_id) GROUP BY ALL ORDER BY ALL"
         ).fetchall()
-    table: dict[str, dict[str, dict[str, int]]] = {name: {} for name in ws.kb.attributes}
-    for attribute, value, label, count in rows:
-        if attribute in table:
-            table[attribute].setdefault(value, {})[label] = count
-    ordered = {
-        name: {value: found[value] for value in ws.kb.attributes[name].values if value in found}
-        for name, found in table.items()
-        if found
+        shown = con.execute(
+            f"WITH {NODULE_LABELS}, {STATED} SELECT attribute, label, count(DISTINCT nodule_id) "
+            "FROM stated JOIN labels USING (nodule_id) GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        classes = con.execute(
+            f"WITH {NODULE_LABELS} SELECT label, count(*) FROM labels GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for attribute, model in ws.kb.attributes.items():
+        for value in model.values:
+            found = {label: count for name, known, label, count in rows if (name, known) == (attribute, value)}
+            if found:
+                counts.setdefault(attribute, {})[value] = found
+    described: dict[str, dict[str, int]] = {name: {} for name in counts}
+    for attribute, label, count in shown:
+        if attribute in described:
+            described[attribute][label] = count
+    shares = {
+        name: {
+            value: {label: round(count / described[name][label], 4) for label, count in found.items()}
+            for value, found in values.items()
+        }
+        for name, values in counts.items()
     }
-    return {**totals, "attributes": ordered}
+    return {**totals, "classes": dict(classes), "attributes": counts, "described": described, "shares": shares}
 
 
-def term_table(ws: Workspace, target: str) -> list[dict[str, Any]]:
-    """Particular and joint terms of a class: phrase, role, source, tau (share of all FG phrases) and weight.
+def co_occurrence(ws: Workspace, label: str | None = None, least: int = FEWEST_PAIRS) -> list[dict[str, Any]]:
+    """Pairs of values on one nodule, the most remarkable first; `label` keeps to the nodules of one class.
 
-    tau is counted over the stored prompts; before there are any, over the findings. Raises UserError for a class that
-    neither the domain nor the workspace knows.
+    Each row has the two values, `nodules` (those that describe both attributes: silence is no absence), `first` and
+    `second` (of these, with the value), `both`, `lift` = both · nodules / (first · second), and `log_odds`, the natural
+    log of the odds ratio with half a nodule added to each cell (Haldane, Anscombe) and its 95 % interval. A pair needs
+    `least` nodules expected or seen together. Two values of an attribute that has only one are no pair.
     """
-    base = ws.kb
+    of_class = "WHERE label = ?" if label else ""
+    query = f"""
+        WITH {NODULE_LABELS}, {STATED},
+        facts AS (SELECT s.* FROM stated s JOIN labels USING (nodule_id) {of_class}),
+        told AS (SELECT DISTINCT nodule_id, attribute FROM facts),
+        pairs AS (
+            SELECT a.attribute AS a, b.attribute AS b, count(*) AS nodules
+            FROM told a JOIN told b USING (nodule_id) WHERE a.attribute <= b.attribute GROUP BY ALL),
+        alone AS (
+            SELECT f.attribute AS attribute, f.value AS value, t.attribute AS beside, count(*) AS nodules
+            FROM facts f JOIN told t USING (nodule_id) GROUP BY ALL),
+        met AS (
+            SELECT x.attribute AS a, x.value AS v, y.attribute AS b, y.value AS w, count(*) AS nodules
+            FROM facts x JOIN facts y USING (nodule_id)
+            WHERE (x.attribute, x.value) < (y.attribute, y.value) GROUP BY ALL)
+        SELECT x.attribute, x.value, y.attribute, y.value, p.nodules, x.nodules, y.nodules, coalesce(m.nodules, 0)
+        FROM pairs p JOIN alone x ON x.attribute = p.a AND x.beside = p.b
+        JOIN alone y ON y.attribute = p.b AND y.beside = p.a
+        LEFT JOIN met m ON m.a = x.attribute AND m.v = x.value AND m.b = y.attribute AND m.w = y.value
+        WHERE (x.attribute, x.value) < (y.attribute, y.value)"""
     with ws.connect(read_only=True) as con:
-        labels = {row[0] for row in con.execute("SELECT DISTINCT label FROM prompts").fetchall()}
-        roles = con.execute(
-            "SELECT attribute, value, role, source FROM term_roles WHERE target = ? AND role <> 'common'", [target]
-        ).fetchall()
-    if target not in labels and target not in base.subtypes:
-        raise UserError(f"no class '{target}' is known here; the domain has {', '.join(base.subtypes)}.")
-    shares = phrase_shares(ws)
-    table = []
-    for attribute, value, role, source in roles:
-        phrase = base.phrase(attribute, value)
-        tau = shares.get(phrase, 0.0)
-        weight = term_weight(0.0 if role == "particular" else tau)
-        table.append(
+        rows = con.execute(query, [label] if label else []).fetchall()
+    known = ws.kb.attributes
+    found = []
+    for one, value, two, other, nodules, first, second, both in rows:
+        if one not in known or two not in known or (one == two and not known[one].multiple):
+            continue
+        if value not in known[one].values or other not in known[two].values:
+            continue
+        if max(both, first * second / nodules) < least:
+            continue
+        cells = [both + 0.5, first - both + 0.5, second - both + 0.5, nodules - first - second + both + 0.5]
+        log_odds = math.log(cells[0] * cells[3] / (cells[1] * cells[2]))
+        reach = Z95 * math.sqrt(sum(1 / cell for cell in cells))
+        found.append(
             {
-                "phrase": phrase,
-                "attribute": attribute,
-                "value": value,
-                "role": role,
-                "tau": round(tau, 5),
-                "weight": round(weight, 4),
-                "source": source,
+                "one": f"{one}.{value}",
+                "two": f"{two}.{other}",
+                "nodules": nodules,
+                "first": first,
+                "second": second,
+                "both": both,
+                "lift": round(both * nodules / (first * second), 3),
+                "log_odds": round(log_odds, 3),
+                "low": round(log_odds - reach, 3),
+                "high": round(log_odds + reach, 3),
             }
         )
-    return sorted(table, key=lambda row: (row["role"] != "particular", -row["weight"], row["phrase"]))
-
-
-def phrase_shares(ws: Workspace) -> dict[str, float]:
-    """Share of each FG phrase among all FG phrases of the prompts, or of the findings while there are no prompts."""
-    counts: Counter[str] = Counter()
-    with ws.connect(read_only=True) as con:
-        for (fg,) in con.execute("SELECT fg FROM prompts WHERE fg IS NOT NULL").fetchall():
-            counts.update(part.strip() for part in fg.split(",") if part.strip())
-        if not counts:
-            for attribute, value, count in con.execute(
-                "SELECT attribute, value, count(*) FROM findings "
-                "WHERE nodule_id IS NOT NULL AND certainty <> 'negated' AND value IS NOT NULL GROUP BY ALL"
-            ).fetchall():
-                model = ws.kb.attributes.get(attribute)
-                if model and model.scope == "fg" and value in model.values:
-                    counts[ws.kb.phrase(attribute, value)] += count
-    total = sum(counts.values())
-    return {phrase: count / total for phrase, count in counts.items()}
+    # By the end of the interval that is nearest to no association: a strong claim on few nodules comes later.
+    return sorted(found, key=lambda row: (-max(row["low"], -row["high"]), row["one"], row["two"]))
 
 
 def coverage(ws: Workspace) -> dict[str, Any]:
-    """How much of the clinical words in reports the vocabulary explains: characters in terms over clinical characters.
+    """How much of the clinical words in nodule clauses was read, and the most frequent unread ones.
 
-    Clinical characters are Chinese characters and Latin letters of the findings; those inside a term, a measurement, a
-    cue or an anchor count as explained. The most frequent unexplained stretches are listed with their number; only
-    stretches that occur in at least five reports are shown, so that no single report's words are repeated.
+    Words that fewer than five reports use are not shown, so that no single report's words are repeated.
     """
-    from kb.cues import load_cues
-    from tigerdata.reports.measures import find_sizes
-    from tigerdata.reports.terms import finder
-    from tigerdata.reports.text import normalise
-    from tigerdata.reports.tirads import find_categories
+    from tigerdata.reports.unread import coverage as read_share
 
-    domain = ws.settings["domain"]
-    cues = load_cues(domain)
     with ws.connect(read_only=True) as con:
         texts = [row[0] for row in con.execute("SELECT DISTINCT text FROM reports ORDER BY text").fetchall()]
-    clinical = explained = 0
-    unknown: dict[str, set[int]] = defaultdict(set)
-    for number, original in enumerate(texts):
-        text = normalise(original).text
-        known = bytearray(len(text))
-        spans = [t.span for t in finder(domain).find(text)] + [s.span for s in find_sizes(text)]
-        spans += [c.span for c in find_categories(text, domain)]
-        spans += [m.span() for name in cues.cues for m in cues[name].finditer(text)]
-        for start, end in spans:
-            known[start:end] = b"\x01" * (end - start)
-        stretch = ""
-        for position, char in enumerate(text + " "):
-            if char.isalpha() and not known[position]:
-                stretch += char
-                clinical += 1
-                continue
-            if len(stretch) > 1:
-                unknown[stretch].add(number)
-            stretch = ""
-            if char.isalpha():
-                clinical += 1
-                explained += 1
-    frequent = Counter({words: len(where) for words, where in unknown.items() if len(where) >= 5})
-    share = explained / clinical if clinical else 0.0
-    return {"texts": len(texts), "explained": round(share, 4), "unexplained": dict(frequent.most_common(25))}
+    found = read_share(texts, ws.domain)
+    frequent = {word: count for word, count in found.words.most_common(25) if count >= FEWEST_REPORTS}
+    return {"texts": found.texts, "explained": round(found.share, 4), "unexplained": frequent}
 
 
 def to_json(value: Any) -> str:

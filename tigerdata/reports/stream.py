@@ -13,10 +13,13 @@ from tigerdata.reports.encodings import decode
 from tigerdata.reports.parser import parse_many
 
 
-def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) -> Iterator[dict[str, Any]]:
+def parse_stream(
+    file: str, domain: str = "thyroid", pathology: bool = False, computed: bool = False, workers: int = 1
+) -> Iterator[dict[str, Any]]:
     """Parse plain text (one report) or JSONL (`{"id", "text"}` a line) from a path or from "-", standard input.
 
-    Raises UserError for a missing file or a line that is not such an object.
+    `computed` and `workers` as in `tigerdata.reports.parser.parse_many`. Raises UserError for a missing file or a line
+    that is not such an object.
     """
     if file == "-":
         name, data = "standard input", sys.stdin.buffer.read()
@@ -27,7 +30,7 @@ def parse_stream(file: str, domain: str = "thyroid", pathology: bool = False) ->
         name, data = path.name, path.read_bytes()
     text, _ = decode(data, name)
     rows = _lines(text, name) if text.lstrip().startswith("{") else [{"id": Path(name).stem, "text": text}]
-    yield from parse_many(rows, domain, pathology)
+    yield from parse_many(rows, domain, pathology, computed, workers)
 
 
 def _lines(text: str, name: str) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ FILLER = (
     r"|tr(?=\s?[1-5]))*"
 )
 BARE = re.compile(r"(?<![\d.,\-~至a-z])(?P<level>[1-6])\s?(?P<letter>[abc])?\s?(?:类|级)(?!型)")
+SENTENCE_END = re.compile(r"[。；]|\. ")
 RANGE_AFTER = re.compile(r"^\s*[-~至/或]\s*[1-6][abc]?")
 RANGE_BEFORE = re.compile(r"[1-6][abc]?\s*[-~至/或]\s*$")
 
@@ -37,20 +38,38 @@ class Category:
 
 @lru_cache(maxsize=4)
 def _patterns(domain: str) -> list[tuple[str, re.Pattern[str]]]:
-    systems = load_cues(domain).systems
-    return [(name, re.compile(rf"(?:{pattern.pattern}){FILLER}{CATEGORY}")) for name, pattern in systems.items()]
+    cues = load_cues(domain)
+    category = CATEGORY.replace("1-6", cues.rules.levels, 1)
+    return [(name, re.compile(rf"(?:{pattern.pattern}){FILLER}{category}")) for name, pattern in cues.systems.items()]
 
 
 def find_categories(text: str, domain: str = "thyroid") -> list[Category]:
     """Categories in order; a range such as "3-4A" states no single category and is left out."""
+    hints = load_cues(domain).tirads.hints
+    if not any(hint in text for hint in hints):
+        return []
     found: list[Category] = []
+    begin = 0
+    # No category reaches over the end of a sentence; sentences repeat, so each is searched once.
+    for end in [*(m.end() for m in SENTENCE_END.finditer(text)), len(text)]:
+        for system, category, a, b in _categories(text[begin:end], domain):
+            found.append(Category(system, category, a + begin, b + begin))
+        begin = end
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _categories(text: str, domain: str) -> tuple[tuple[str, str, int, int], ...]:
+    """(system, category, start, end) of one sentence."""
+    found: list[tuple[str, str, int, int]] = []
+    if not any(hint in text for hint in load_cues(domain).tirads.hints):
+        return ()
     for name, pattern in [*_patterns(domain), ("unspecified", BARE)]:
         for match in pattern.finditer(text):
             start, end = match.span()
             ranged = RANGE_AFTER.match(text[end:]) or RANGE_BEFORE.search(text[:start])
-            if ranged or any(start < other.end and other.start < end for other in found):
+            if ranged or any(start < b and a < end for _, _, a, b in found):
                 continue
             level, letter = match["level"], match["letter"] or ""
-            category = ROMAN.get(level, CHINESE.get(level, level)) + letter.upper()
-            found.append(Category(name, category, start, end))
-    return sorted(found, key=lambda category: category.start)
+            found.append((name, ROMAN.get(level, CHINESE.get(level, level)) + letter.upper(), start, end))
+    return tuple(sorted(found, key=lambda row: row[2]))

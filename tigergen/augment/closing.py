@@ -110,8 +110,7 @@ def write_rows(ws: Any, folder: Path, records: Iterable[Records], plan: dict[str
         "reason",
         "scores",
     )
-    with ws.connect() as con:
-        con.begin()
+    with ws.connect() as con, store.transaction(con):
         con.execute("DELETE FROM samples WHERE run_id = ?", [run_id])
         con.execute("DELETE FROM runs WHERE run_id = ?", [run_id])
         for block in records:
@@ -130,7 +129,6 @@ def write_rows(ws: Any, folder: Path, records: Iterable[Records], plan: dict[str
         settings = json.dumps({"sampling": plan["sampling"], "model_id": model}, sort_keys=True)
         row = {"run_id": run_id, "command": "augment", "settings": settings, "status": "complete"}
         store.insert(con, "runs", pd.DataFrame([row]))
-        con.commit()
 
 
 def files_id(folder: Path) -> str:

@@ -1,6 +1,5 @@
 """What a run writes: PNG files that say they are synthetic, the manifest, and the metadata table."""
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from kb.files import atomic_write, read_json, sha256_file
+from kb.files import atomic_write
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -79,31 +78,6 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     """Pixels uint8 [H, W] of an image that a run wrote."""
     with Image.open(path) as image:
         return np.asarray(image.convert("L"))
-
-
-# Entries of a model folder that belong to its training run.
-RUN_RECORDS = {"checkpoint", "training.json"}
-
-
-def model_id(folder: Path) -> str:
-    """Sixteen hexadecimal digits over every weight and setting of a model folder: equal models have equal ids.
-
-    Left out is what tells a run and not a model: checkpoints, the training record (it holds seconds) and the place
-    where a part was loaded from.
-    """
-    state = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if len(name.parts) > 2 or name.parts[0] in RUN_RECORDS:
-            continue
-        if path.suffix == ".safetensors":
-            state.update(f"{name.as_posix()} {sha256_file(path)}\n".encode())
-        elif path.suffix == ".json":
-            settings = read_json(path)
-            if isinstance(settings, dict):
-                settings.pop("_name_or_path", None)
-            state.update(f"{name.as_posix()} {json.dumps(settings, sort_keys=True)}\n".encode())
-    return state.hexdigest()[:16]
 
 
 def write_manifest(path: Path, records: Iterable[list[dict[str, Any]]]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from kb.errors import UserError
 from kb.files import read_json
 from tigergen.augment import files
-from tigergen.augment.slots import Slots
+from tigergen.augment.slots import Slots, donor_quality
 
 
 def remake(
@@ -44,11 +44,8 @@ def remake(
         from tigergen.model import TigerPipeline
 
         pipe = TigerPipeline.from_pretrained(ws.path / row[0])
-        pipe.set_progress_bar_config(disable=True)
     train = load_cases(ws, "train", int(pipe.config["image_size"]))
-    words = {p for phrases in ws.kb.quality.values() for p in phrases}
-    quality = {i: [p for p in bg.split(", ") if p in words] for i, bg in zip(train.image_ids, train.bg, strict=True)}
-    slots = Slots(plan, quality)
+    slots = Slots(plan, donor_quality(ws.kb, train))
     if not 0 <= index < len(slots):
         raise UserError(f"the plan has the images 0 to {len(slots) - 1}, and not {index}.")
     slot = slots.at(index, attempt)

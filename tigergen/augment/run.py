@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.progress import Progress
 from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
 from tigergen.augment.plan import check_plan, plan_id, read_plan
-from tigergen.augment.slots import Slot, Slots, blocks, claim
+from tigergen.augment.slots import Slot, Slots, blocks, claim, donor_quality
+from tigergen.model.folder import model_id
 
-Progress = Callable[[Mapping[str, Any]], None]
 Records = list[dict[str, Any]]
 BLOCK = 32
 WORK = ".work"
@@ -169,7 +170,7 @@ def augment(
         )
     if pipe is None and not (model / "model_index.json").is_file():
         raise UserError(f"{model} is no model folder (it has no model_index.json); train one with `tigergen train`.")
-    run = _open_folder(folder, checked, files.model_id(model), batch, attempts, gates or GateSettings())
+    run = _open_folder(folder, checked, model_id(model), batch, attempts, gates or GateSettings())
     if (folder / "manifest.parquet").exists():
         return summary(folder)
     from tigergen.augment.closing import finish
@@ -178,7 +179,6 @@ def augment(
         from tigergen.model import TigerPipeline
 
         pipe = TigerPipeline.from_pretrained(model)
-        pipe.set_progress_bar_config(disable=True)
     maker = _maker(ws, checked, pipe, run, batch, attempts, gates, judge, segmenter)
     _check_disk(folder, len(maker.slots), int(pipe.config["image_size"]))
     todo = blocks(len(maker.slots), run["block"])
@@ -227,8 +227,7 @@ def _maker(
     fitted = Gates.fit(train.images, train.image_ids, train.patient_ids, held, settings, judge, segmenter)
     wanted = {d for row in plan["rows"] for d in row["donors"]}
     donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids) if i in wanted}
-    words = {p for phrases in ws.kb.quality.values() for p in phrases}
-    quality = {i: [p for p in bg.split(", ") if p in words] for i, bg in zip(train.image_ids, train.bg, strict=True)}
+    quality = donor_quality(ws.kb, train)
     slots = Slots(plan, {i: quality[i] for i in wanted})
     sampling = dict(plan["sampling"])
     return Maker(pipe, slots, fitted, ws.kb, donors, sampling, run["model_id"], batch, attempts)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from kb import KnowledgeBase
 from tigergen.augment.draws import Attributes
 from tigergen.augment.plan import plan_id
+from tigergen.data import Cases
 
 SEPARATOR = ", "
 
@@ -29,6 +31,15 @@ class Slot:
     attributes: Attributes
     donor: str
     seed: int
+
+
+def donor_quality(base: KnowledgeBase, cases: Cases) -> dict[str, list[str]]:
+    """Image-quality phrases in the BG prompt of each case, by image id."""
+    words = {phrase for phrases in base.quality.values() for phrase in phrases}
+    return {
+        image_id: [phrase for phrase in bg.split(SEPARATOR) if phrase in words]
+        for image_id, bg in zip(cases.image_ids, cases.bg, strict=True)
+    }
 
 
 class Slots:

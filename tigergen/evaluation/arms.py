@@ -6,7 +6,7 @@ is one file, so that arms can run at different times and a killed run continues.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional as F
 
 from kb.errors import UserError
 from kb.files import atomic_write, write_json
+from tigerdata.manifest import manifest_of
+from tigerdata.progress import Progress
+from tigergen.data import Cases, content_digest, load_cases
+from tigergen.evaluation.judge_network import JudgeNetwork, computes_bfloat16
 
-Progress = Callable[[Mapping[str, Any]], None]
 Images = NDArray[np.uint8]
 BATCH = 32
-RATE = 2e-3
+RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,13 @@ class Part:
             np.concatenate([self.generated, other.generated]),
         )
 
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 over everything: equal digests train and score equal classifiers."""
+        return content_digest(self)
 
-def load_part(ws: Any, split: str, target: str, reference: Sequence[str], size: int) -> Part:
-    """Real images of the two sides in one split."""
-    from tigergen.data import load_cases
 
-    cases = load_cases(ws, split, size)
+def select_part(cases: Cases, target: str, reference: Sequence[str]) -> Part:
+    """Real images of the two sides among the cases of a split."""
     keep = [n for n, label in enumerate(cases.labels) if label == target or label in reference]
     chosen = cases.select(keep)
     y = np.array([label == target for label in chosen.labels], np.int64)
@@ -90,9 +93,7 @@ def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence
     from tigergen.augment.files import read_pixels
 
     folder = Path(run)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
-    table = pd.read_parquet(folder / "manifest.parquet", columns=["file", "label", "accepted"])
+    table = pd.read_parquet(manifest_of(folder), columns=["file", "label", "accepted"])
     table = table[table["accepted"] & table["label"].isin([target, *reference])]
     if not (table["label"] == target).any():
         raise UserError(f"{folder} holds no accepted image of {target}; plan for this class.")
@@ -101,16 +102,15 @@ def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence
     return Part(images, y, [f"generated-{n}" for n in range(len(y))], np.ones(len(y), bool))
 
 
-def network(seed: int) -> nn.Module:
-    """Six 3 x 3 convolutions with batch norm, global average, one logit: 0.13 M weights."""
+def network(seed: int, size: int) -> JudgeNetwork:
+    """The judge's architecture with one logit and fresh weights: residual blocks, mean and maximum over the image.
+
+    A network of six plain convolutions learned too slowly to show what images are worth: with 1,000 real images a class
+    it reached an AUROC of .71 in 400 iterations, this one .79 in 1,000.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers: list[nn.Module] = []
-        channels = 1
-        for width, stride in ((16, 2), (32, 1), (32, 2), (64, 1), (64, 2), (96, 2)):
-            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
-            channels = width
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1))
+        return JudgeNetwork([1], size)
 
 
 def case_weights(part: Part, variant: Variant) -> NDArray[np.float64]:
@@ -145,7 +145,7 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
     """
     if len(np.unique(part.y[~part.generated])) < 2:
         raise UserError("the training split holds only one of the two sides; a classifier needs both.")
-    model = network(seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network(seed, part.images.shape[1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     rng = np.random.default_rng([seed, 11])
     order = rng.choice(len(part.y), size=(iterations, BATCH), p=case_weights(part, variant))
     change = None
@@ -155,12 +155,14 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
         change = Classical(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=RATE, total_steps=iterations)
-    y = torch.from_numpy(part.y).float()
+    y, half = torch.from_numpy(part.y).float(), computes_bfloat16()
     model.train()
     for step, rows in enumerate(order):
         images = part.images[rows]
         x = to_input(images if change is None else change(images)).contiguous(memory_format=torch.channels_last)
-        loss = F.binary_cross_entropy_with_logits(model(x)[:, 0], y[rows])
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = model(x)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits.float(), y[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -177,13 +179,13 @@ def predict(model: Any, images: Images) -> NDArray[np.float64]:
     return torch.cat(parts).double().numpy()
 
 
-def sides(ws: Any, target: str, reference: Sequence[str] | None) -> tuple[str, ...]:
-    """The reference classes: as given, else benign where it exists, else every other class of the test split.
+def sides(labels: Sequence[str], target: str, reference: Sequence[str] | None) -> tuple[str, ...]:
+    """The reference classes: as given, else benign where it exists, else every other class among the test `labels`.
 
     Raises:
         UserError: no test image of the target or of the reference.
     """
-    present = set(ws.cases("test")["label"])
+    present = set(labels)
     chosen = (
         tuple(reference) if reference else (("benign",) if "benign" in present else tuple(sorted(present - {target})))
     )
@@ -204,7 +206,7 @@ def run_arm(
     reference: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train and store every variant and seed of one arm; files that exist with the same settings are kept.
+    """Train and store every variant and seed of one arm; files made with the same settings and images are kept.
 
     Writes `<out>/<variant>/seed-<n>.npz` (labels, probabilities and patients of val and test) and `<out>/arms.json`.
     Returns the mean AUROC of the variants on validation and the number of files.
@@ -218,17 +220,21 @@ def run_arm(
         raise UserError(f"there is no arm '{arm}'; choose one of {', '.join(ARMS)}.")
     if seeds < 1 or iterations < 2:
         raise UserError(f"{seeds} seeds and {iterations} iterations were asked for; use at least 1 and 2.")
-    folder, against = Path(out), sides(ws, target, reference)
-    parts = {split: load_part(ws, split, target, against, size) for split in ("train", "val", "test")}
-    extra, source = _extra(ws, arm, target, against, size, run)
+    folder, cases = Path(out), {split: load_cases(ws, split, size) for split in ("train", "val", "test")}
+    against = sides(cases["test"].labels, target, reference)
+    parts = {split: select_part(own, target, against) for split, own in cases.items()}
+    extra = _extra(ws, arm, target, against, size, run)
     training = parts["train"] + extra if extra is not None else parts["train"]
     if training.images.shape[1] != size:
         raise UserError(f"images of {training.images.shape[1]} pixels were given and {size} asked for; use one size.")
     settings = {"target": target, "reference": list(against), "iterations": iterations, "size": size}
     write_json(folder / "arms.json", settings)
+    # Another split, other masks (they move the crop) or other generated images are another experiment.
+    seen = [training.digest(), parts["val"].digest(), parts["test"].digest()]
+    key = f"{sorted(settings.items())} {seen}"
     for name, variant in ARMS[arm].items():
         for seed in range(seeds):
-            path, key = folder / name / f"seed-{seed}.npz", f"{sorted(settings.items())} {source}"
+            path = folder / name / f"seed-{seed}.npz"
             if path.exists() and str(np.load(path)["key"]) == key:
                 continue
             model = train_classifier(training, variant, seed, iterations, progress)
@@ -245,17 +251,14 @@ def run_arm(
 
 def _extra(
     ws: Any, arm: str, target: str, against: Sequence[str], size: int, run: str | os.PathLike[str] | None
-) -> tuple[Part | None, str]:
-    """The images that an arm adds to the training split, and a text that names them."""
-    from kb.files import sha256_file
-
+) -> Part | None:
+    """The images that an arm adds to the training split."""
     if arm in ("generated", "target-only"):
         if run is None:
             raise UserError(f"the arm '{arm}' needs a run of `tigergen augment`; name it with --run.")
-        made = load_generated(run, target, against)
-        return made, sha256_file(Path(run) / "manifest.parquet")
+        return load_generated(run, target, against)
     if arm == "real":
         if not (ws.cases()["split"] == "pool").any():
             raise UserError("the arm 'real' needs further real images in the split 'pool', and there are none.")
-        return load_part(ws, "pool", target, against, size), "pool"
-    return None, ""
+        return select_part(load_cases(ws, "pool", size), target, against)
+    return None

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.manifest import manifest_of
+from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.features import EXTRACTOR, TextureSpace
 from tigergen.evaluation.metric_classify import auroc
 from tigergen.evaluation.metric_sets import Array, MetricError, density_coverage, frechet_distance, kernel_distance
 
-Progress = Callable[[Mapping[str, Any]], None]
 Images = NDArray[np.uint8]
 LIMIT = 1000
 LEAST = 10
@@ -34,8 +35,9 @@ def evaluate(
     """Write `evaluation.json` into the run's folder and return it.
 
     Real images to compare with are those of val and test, which the generator has not seen; the floor compares them
-    with the real training (and pool) images at the same N. At most 1,000 images a class are looked at. `judge`: a
-    `Judge` (default: the workspace's, if it has one); `segmenter`: for the Dice of asked and found nodules.
+    with the real training (and pool) images at the same N. At most 1,000 images a class are looked at. `judge`: for
+    the attributes; `segmenter`: for the Dice of asked and found nodules; without one, its figures are left out
+    (`workshop.evaluate` passes the workspace's own).
 
     Raises:
         UserError: the run is not finished or has no accepted image, or there is no real held-out image.
@@ -46,9 +48,7 @@ def evaluate(
     from tigergen.data import load_cases
 
     folder, rng = Path(run), np.random.default_rng(seed)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
-    table = pd.read_parquet(folder / "manifest.parquet")
+    table = pd.read_parquet(manifest_of(folder))
     kept = table[table["accepted"]].reset_index(drop=True)
     if len(kept) == 0:
         raise UserError(f"{folder} has no accepted image to evaluate; see its README for what the gates rejected.")
@@ -88,7 +88,6 @@ def evaluate(
     if segmenter is not None:
         got, best = mask_dice(segmenter, images, train.masks[donors]), mask_dice(segmenter, real, _masks(held))
         out["mask"] = {"generated": _mean(got), "real": _mean(best), "n": len(got), "n_real": len(best)}
-    judge = judge or _own_judge(ws)
     if judge is not None:
         _tell(progress, 3, "attributes")
         said = [a for c in held for a in c.attributes]
@@ -113,15 +112,6 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 def _masks(held: list[Any]) -> NDArray[np.uint8]:
     return np.concatenate([c.masks for c in held])
-
-
-def _own_judge(ws: Any) -> Any:
-    folder = ws.path / "models" / "judge"
-    if not (folder / "judge.json").is_file():
-        return None
-    from tigergen.evaluation.judge import Judge
-
-    return Judge.load(folder)
 
 
 def _compare(a: Array, b: Array) -> dict[str, float | None]:

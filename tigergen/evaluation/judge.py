@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from kb import KnowledgeBase
 from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
-from tigergen.evaluation.judge_network import JudgeNetwork, augment, blur
+from tigergen.evaluation.judge_network import JudgeNetwork, augment, blur, computes_bfloat16
 
 Attributes = Mapping[str, Sequence[str]]
 Progress = Callable[[Mapping[str, Any]], None]
@@ -108,7 +108,7 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = JudgeNetwork([len(values) for values in heads.values()], size, width)
-    _fit(network, pixels, targets, epochs, seed, progress)
+    _fit(network, pixels, targets, epochs, seed, "nodule_location" not in heads, progress)
     judge = Judge(network, heads, view, {"trained_on": len(images), "epochs": epochs})
     if held_out is not None:
         judge.figures |= measure(judge, *held_out)
@@ -117,17 +117,23 @@ def train_judge(
 
 
 def _fit(
-    network: JudgeNetwork, pixels: Tensor, targets: Tensor, epochs: int, seed: int, progress: Progress | None
+    network: JudgeNetwork,
+    pixels: Tensor,
+    targets: Tensor,
+    epochs: int,
+    seed: int,
+    mirror: bool,
+    progress: Progress | None,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05, fused=True)
     steps = epochs * -(-len(pixels) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=steps, pct_start=0.2)
-    step, half = 0, _computes_bfloat16()
+    step, half = 0, computes_bfloat16()
     for _ in range(epochs):
         for rows in torch.randperm(len(pixels), generator=generator).split(BATCH):
-            batch = augment(pixels[rows], generator).contiguous(memory_format=torch.channels_last)
+            batch = augment(pixels[rows], generator, mirror).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits = network(batch)
             loss = head_loss(network.heads_of(logits.float()), targets[rows])
@@ -139,11 +145,6 @@ def _fit(
             if progress is not None:
                 progress({"stage": "judge", "step": step, "steps": steps, "loss": round(float(loss.detach()), 4)})
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-
-
-def _computes_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16: training is then over twice as fast; predictions stay float32."""
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def head_loss(logits: Sequence[Tensor], targets: Tensor) -> Tensor:

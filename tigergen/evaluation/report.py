@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kb.errors import UserError
 from kb.files import atomic_write, read_json
+from tigerdata.manifest import manifest_of
+from tigergen import workshop
 from tigergen.evaluation import svg
 from tigergen.evaluation.arm_stats import summarise
-from tigergen.evaluation.evaluate import evaluate, gate_counts, read_evaluation
+from tigergen.evaluation.evaluate import gate_counts, read_evaluation
 
 PER_CLASS = 5
 PAIRS = 5
@@ -36,7 +37,7 @@ def write_report(
     target: str | None = None,
     arms: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Write `report.html` for a finished run; `evaluate` is called first where that was not done.
+    """Write `report.html` for a finished run; `workshop.evaluate` is called first where that was not done.
 
     `target`: default the plan's. `arms`: folder of `arms.run_arm`, default `arms_folder(ws, target)`; without arms the
     report says that nothing was compared.
@@ -45,12 +46,10 @@ def write_report(
     Raises:
         UserError: the run is not finished.
     """
-    folder, path = Path(run), Path(out)
-    if not (folder / "manifest.parquet").is_file():
-        raise UserError(f"{folder} is no finished run (it has no manifest.parquet); run `tigergen augment` to its end.")
+    folder, path = manifest_of(run).parent, Path(out)
     plan = read_json(folder / "plan.json")
     target = target or str(plan["target"])
-    measured = read_evaluation(folder) or evaluate(ws, folder)
+    measured = read_evaluation(folder) or workshop.evaluate(ws, folder)
     place = Path(arms) if arms is not None else arms_folder(ws, target)
     compared = summarise(place) if (place / "arms.json").is_file() else None
     page = render(gather(ws, folder, plan, target, measured, compared))
@@ -101,7 +100,7 @@ def gather(
 
     from tigergen.data import load_cases
 
-    table = pd.read_parquet(folder / "manifest.parquet")
+    table = pd.read_parquet(manifest_of(folder))
     kept = table[table["accepted"]].reset_index(drop=True)
     train = load_cases(ws, "train", int(kept["width"].iloc[0]))
     real = train.counts()

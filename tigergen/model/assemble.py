@@ -5,16 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from kb.errors import UserError
-from tigergen.model.codec import PixelShuffleCodec, block_size
+from tigergen.model.codec import PixelShuffleCodec, block_size, standardisation
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
-from tigergen.model.pipeline import TigerPipeline
+from tigergen.model.pipeline import TigerPipeline, to_pixels, without_bars
 from tigergen.model.tokens import phrase_tokenizer
 from tigergen.model.unet import skip_channels
 
@@ -23,6 +24,7 @@ MODEL: dict[str, Any] = {
     "image_size": 64,
     "autoencoder": "unshuffle",
     "downsample": 4,
+    "latent_sd": 0.5,
     "unet_channels": [48, 64, 96],
     "layers_per_block": 1,
     "attention_heads": 4,
@@ -36,16 +38,22 @@ BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def build(
-    preset: Mapping[str, Any], phrases: Sequence[str], seed: int = 0, vae: AutoencoderKL | None = None
+    preset: Mapping[str, Any],
+    phrases: Sequence[str],
+    seed: int = 0,
+    vae: AutoencoderKL | None = None,
+    images: np.ndarray | None = None,
 ) -> TigerPipeline:
     """A new model with random weights: codec, U-Net, text encoder over `phrases`; `add_control` adds the encoders.
 
     `preset` holds the sections `model` and `diffusion` (keys and defaults: `MODEL`, `DIFFUSION`; other sections are
     not read), `phrases` every phrase and class label that a prompt may hold. `vae`: a trained autoencoder, needed for
-    `model.autoencoder = "kl"`. The same seed gives the same weights; the global random state is left as it was.
+    `model.autoencoder = "kl"`. `images` uint8 [N, H, W]: training images, by which the fixed codec standardises its
+    latents (`model.latent_sd`); without them latents are the pixels themselves. The same seed gives the same weights;
+    the global random state is left as it was.
     """
     model, diffusion = {**MODEL, **preset.get("model", {})}, {**DIFFUSION, **preset.get("diffusion", {})}
-    codec = _codec(model, vae)
+    codec = _codec(model, vae, images)
     tokenizer = phrase_tokenizer(phrases, model["text_length"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,10 +75,15 @@ def build(
     )
 
 
-def _codec(model: Mapping[str, Any], vae: AutoencoderKL | None) -> PixelShuffleCodec | AutoencoderKL:
+def _codec(
+    model: Mapping[str, Any], vae: AutoencoderKL | None, images: np.ndarray | None
+) -> PixelShuffleCodec | AutoencoderKL:
     factor = model["downsample"]
     if model["autoencoder"] == "unshuffle":
-        return PixelShuffleCodec(1, factor, factor**2)
+        scale, shift = (1.0, 0.0)
+        if images is not None and model["latent_sd"]:
+            scale, shift = standardisation(to_pixels(images), model["latent_sd"])
+        return PixelShuffleCodec(1, factor, factor**2, scaling_factor=scale, shift_factor=shift)
     if vae is None or block_size(vae) != factor:
         raise UserError(
             f"model.autoencoder is {model['autoencoder']!r}, which needs a trained autoencoder of {factor} px a "
@@ -133,6 +146,7 @@ def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
     return pipe
 
 
+@without_bars()
 def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> TigerPipeline:
     """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
 

@@ -67,6 +67,17 @@ class PixelShuffleCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffu
         return DecoderOutput(sample=image) if return_dict else (image,)
 
 
+def standardisation(images: Tensor, sd: float) -> tuple[float, float]:
+    """(scaling factor, shift factor) that give latents of the fixed codec mean 0 and standard deviation `sd`.
+
+    `images` [B, C, H, W] in [-1, 1]. A noise schedule is made for a certain size of signal: raw pixels of ultrasound
+    (mean -0.44, standard deviation 0.27) are small beside it, and the last sampling steps then leave a grid of blocks.
+    Constant images have no spread to scale by: they are left as they are.
+    """
+    spread = float(images.double().std())
+    return (sd / spread, float(images.double().mean())) if spread > 0 else (1.0, 0.0)
+
+
 def block_size(vae: ModelMixin) -> int:
     """Pixels along one side of a latent position: the codec's factor, or 2 a down-sampling of an AutoencoderKL."""
     if isinstance(vae, PixelShuffleCodec):

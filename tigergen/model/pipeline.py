@@ -5,7 +5,8 @@ accepts when the modules are imported already: this module imports them all.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from kb.errors import UserError
 from kb.files import read_json
@@ -26,6 +29,22 @@ from tigergen.sampling.denoise import Guided, Hold, denoise
 from tigergen.sampling.schedulers import image_noise, late_timesteps, make_sampler
 
 MODES = {"joint": "fused", "fg": "fg", "bg": "bg", "sequential": "fg", "text": "fused"}
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Let diffusers and transformers draw no progress bar in the block; afterwards they are as the caller had them.
+
+    Progress goes through callbacks only: a bar would get between the lines of a log and the JSON of a parent process.
+    """
+    drawing = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in drawing:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in drawing:
+            log.enable_progress_bar()
 
 
 class TigerPipeline(DiffusionPipeline):
@@ -75,6 +94,7 @@ class TigerPipeline(DiffusionPipeline):
         )
 
     @classmethod
+    @without_bars()
     def from_pretrained(cls, folder: str | os.PathLike[str], **options: Any) -> "TigerPipeline":  # type: ignore[override]
         """Open a saved model folder; `options` as in diffusers. Reads safetensors only and never the network.
 
@@ -86,6 +106,11 @@ class TigerPipeline(DiffusionPipeline):
         if read_json(index).get("_class_name") != cls.__name__:
             raise UserError(f"{index} is not of a {cls.__name__}; start from another base with from_base")
         return super().from_pretrained(str(folder), **{"use_safetensors": True, "local_files_only": True, **options})
+
+    @without_bars()
+    def save_pretrained(self, *args: Any, **options: Any) -> None:
+        """Write the model folder; arguments as in diffusers."""
+        super().save_pretrained(*args, **options)
 
     def control(self) -> TigerControl:
         """The encoders and their fusion as one module; raises UserError for a model without them."""

@@ -4,9 +4,7 @@ Two modes: `paper` multiplies the logits by W, as printed; `log` adds log W, whi
 attention itself. With `paper`, a token whose logit is negative loses attention when its weight exceeds 1.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from diffusers.models.attention_processor import Attention
@@ -14,27 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kb.errors import UserError
+from kb.weights import A, B, delta, omega
 
 MODES = ("log", "paper", "off")
-A = 0.6
-B = 5.0
-
-
-def omega(delta: float, a: float = A, b: float = B) -> float:
-    """Weight of a token from its commonness `delta`: a + b / (1 + exp(b delta)) (equation 9)."""
-    return a + b / (1.0 + math.exp(b * delta))
-
-
-def delta(role: str, tau: float = 0.0) -> float:
-    """Commonness of a term by its role: particular 0, joint its frequency `tau`, any other 1 (equation 10)."""
-    return {"particular": 0.0, "joint": tau}.get(role, 1.0)
-
-
-def term_frequency(prompts: Iterable[Sequence[str]]) -> dict[str, float]:
-    """Share of each phrase among all phrases of `prompts`: tau of equation 10 over a batch or a corpus."""
-    counts = Counter(phrase for phrases in prompts for phrase in phrases)
-    total = sum(counts.values())
-    return {phrase: count / total for phrase, count in sorted(counts.items())}
 
 
 def phrase_weights(

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_HOME = {"coarse": "stages", "fine": "stages", "model_digest": "checkpoint"}
+_HOME = {"coarse": "stages", "fine": "stages"}
 __all__ = sorted(_HOME)
 
 

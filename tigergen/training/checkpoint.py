@@ -1,8 +1,6 @@
 """Where a training run stands: its record, its checkpoint and its statistics, each file old or new, never half."""
 
-import hashlib
 import json
-import os
 import pickle
 import shutil
 import zipfile
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 
 from kb.errors import UserError
-from kb.files import atomic_write, read_json, sha256_file, write_json
+from kb.files import atomic_write, read_json, write_json
 
 RECORD = "training.json"
 STATISTICS = "stats.jsonl"
@@ -103,16 +101,6 @@ def trim_statistics(out: Path, step: int) -> None:
     with atomic_write(path) as temporary:
         kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
         temporary.write_text("".join(kept), encoding="utf-8")
-
-
-def model_digest(folder: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 over names and bytes of a model folder's weights, tokenizer and configurations."""
-    root = Path(folder)
-    files = sorted(path for path in root.glob("*/*") if path.suffix in (".safetensors", ".json"))
-    if not (root / "model_index.json").exists() or not files:
-        raise UserError(f"{root} is no model folder (model_index.json or weights are missing); train it first.")
-    lines = [f"{path.relative_to(root)} {sha256_file(path)}" for path in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def save_model(pipe: Any, out: Path) -> None:

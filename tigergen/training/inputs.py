@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kb.weights import term_frequency
 from tigergen.data import Cases
 from tigergen.model.pipeline import TigerPipeline, to_conditions
 from tigergen.model.tokens import Roles, encode, join_prompts, split_phrases
-from tigergen.model.weighting import term_frequency
 from tigergen.training.draws import Noise
 
 CHUNK = 64

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import torch
 from accelerate import Accelerator
 
 from kb.errors import UserError
+from tigerdata.progress import Progress
 from tigergen.training.checkpoint import append_statistics, load_checkpoint, save_checkpoint, trim_statistics
 from tigergen.training.draws import Order, class_weights, draw_noise
 from tigergen.training.ema import Ema
 from tigergen.training.tasks import Task
-
-Progress = Callable[[Mapping[str, Any]], None]
 
 # Losses are shown as a mean over so many steps; statistics are written as often.
 WINDOW = 50

@@ -35,6 +35,7 @@ class ModelSettings(Section):
     image_size: Count = 64
     autoencoder: Literal["unshuffle", "kl"] = "unshuffle"
     downsample: Count = 4
+    latent_sd: Annotated[float, Field(ge=0.0)] = 0.5
     unet_channels: list[Count] = [48, 64, 96]
     layers_per_block: Count = 1
     attention_heads: Count = 4

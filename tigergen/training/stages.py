@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +10,23 @@ from accelerate import PartialState
 
 from kb.errors import UserError
 from kb.files import read_json
+from kb.weights import term_frequency
+from tigerdata.progress import Progress
 from tigergen.data import Cases
 from tigergen.model.assemble import add_control, build, from_base
+from tigergen.model.folder import model_id, trained_on, write_trained_on
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
-from tigergen.model.weighting import term_frequency
 from tigergen.training import presets
 from tigergen.training.checkpoint import (
     RECORD,
     finish_record,
     forget,
     identity,
-    model_digest,
     open_record,
     save_model,
 )
-from tigergen.training.loop import Progress, train
+from tigergen.training.loop import train
 from tigergen.training.tasks import coarse_task, fine_task
 
 if TYPE_CHECKING:
@@ -54,17 +55,22 @@ def coarse(
     preset = _with_steps(preset, "coarse", steps)
     _check_size(cases, preset)
     vocabulary = _vocabulary(cases, knowledge, held_out)
-    start = model_digest(base) if base is not None else hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
+    start = _start_id(base) if base is not None else hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
     wanted = identity("coarse", preset, cases.digest(), start)
     folder, record = Path(out), _open(Path(out), "coarse", preset, wanted, resume)
     if record is not None:
         return record
     size = preset["model"]["image_size"]
-    pipe = from_base(base, size) if base is not None else build(preset, vocabulary, preset["training"]["seed"])
+    if base is not None:
+        pipe = from_base(base, size)
+    else:
+        pipe = build(preset, vocabulary, preset["training"]["seed"], images=cases.images)
+    # A Stable Diffusion folder has no record: no image of ours is behind it.
+    before = (trained_on(base) if base is not None else None) or []
     pipe.to(PartialState().device)
     task = coarse_task(pipe, cases, preset, held_out)
     figures = train(task, preset["training"], preset["coarse"]["steps"], folder, resume, progress)
-    return _finish(pipe, folder, figures, cases)
+    return _finish(pipe, folder, figures, cases, before)
 
 
 def fine(
@@ -90,18 +96,26 @@ def fine(
     _check_size(cases, preset)
     given = _roles(cases, knowledge)
     data = hashlib.sha256(f"{cases.digest()} {given}".encode()).hexdigest()
-    wanted = identity("fine", preset, data, model_digest(coarse_folder))
+    wanted = identity("fine", preset, data, _start_id(coarse_folder))
     folder, record = Path(out), _open(Path(out), "fine", preset, wanted, resume)
     if record is not None:
         return record
-    pipe = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True)
+    pipe, before = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True), trained_on(coarse_folder)
     add_control(pipe, preset["training"]["seed"])
     frequency = term_frequency([split_phrases(prompt) for prompt in cases.fg])
     pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"])
     pipe.to(PartialState().device)
     task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
-    return _finish(pipe, folder, figures, cases)
+    return _finish(pipe, folder, figures, cases, before)
+
+
+def _start_id(folder: str | os.PathLike[str]) -> str:
+    """Id of the model that a stage starts from; UserError when the folder holds none."""
+    root = Path(folder)
+    if not (root / "model_index.json").exists() or not any(root.glob("*/*.safetensors")):
+        raise UserError(f"{root} is no model folder (model_index.json or weights are missing); train it first.")
+    return model_id(root)
 
 
 def _open(
@@ -115,10 +129,15 @@ def _open(
         return open_record(out, stage, preset, wanted)
 
 
-def _finish(pipe: TigerPipeline, out: Path, figures: Mapping[str, Any], cases: Cases) -> dict[str, Any]:
+def _finish(
+    pipe: TigerPipeline, out: Path, figures: Mapping[str, Any], cases: Cases, before: Sequence[str] | None
+) -> dict[str, Any]:
+    """Write the model with its record; `before`: images behind the model it started from (None: not known)."""
     state = PartialState()
     if state.is_main_process:
         pipe.to("cpu")
+        # First, so that no model lies there without it.
+        write_trained_on(out, None if before is None else [*before, *cases.image_ids])
         save_model(pipe, out)
         finish_record(out, {**figures, "images": len(cases), "classes": cases.counts()})
     state.wait_for_everyone()

@@ -27,9 +27,11 @@ COUNTS = {
 }
 
 
-def enter_model(ws, model_id: str, trained_on: str = "default:train") -> None:
+def enter_model(ws, model_id: str, *others: str) -> None:
+    """Enter a generator that was trained on today's training split and on `others`."""
+    seen = json.dumps([*ws.cases("train")["image_id"], *others])
     with ws.connect() as con:
-        row = {"model_id": model_id, "kind": "fine", "path": "models/fine", "trained_on": trained_on}
+        row = {"model_id": model_id, "kind": "fine", "path": "models/fine", "trained_on": seen}
         store.insert(con, "models", pd.DataFrame([row]), replace=True)
 
 
@@ -180,18 +182,61 @@ def test_each_planted_leak_is_refused_with_its_pair(made, manifest: pd.DataFrame
 def test_a_generator_that_saw_the_test_split_is_refused(made, manifest: pd.DataFrame, tmp_path: Path) -> None:
     ws, run, _ = made
     model = manifest["model_id"].dropna().iloc[0]
-    enter_model(ws, model, "default:train+test")
+    tested = set(manifest[manifest["split"] == "test"]["image_id"])
+    enter_model(ws, model, *tested)
     try:
         with pytest.raises(leaks.LeakError) as error:
             leaks.check(ws, manifest)
-        assert error.value.kind == "the generator has seen a patient outside train"
-        tested = set(manifest[manifest["split"] == "test"]["image_id"])
+        assert error.value.kind == "the generator has seen an image outside train"
         assert {image for _, image in error.value.pairs} == tested
         with pytest.raises(leaks.LeakError):
             export(ws, tmp_path / "set", run)
         assert not (tmp_path / "set").exists()
     finally:
         enter_model(ws, model)
+
+
+def test_a_generator_that_does_not_say_what_it_saw_is_refused(made, manifest: pd.DataFrame) -> None:
+    ws, _, _ = made
+    model = manifest["model_id"].dropna().iloc[0]
+    try:
+        for record in (None, "[]", "default:train", '{"split": "train"}'):
+            with ws.connect() as con:
+                con.execute("UPDATE models SET trained_on = ? WHERE model_id = ?", [record, model])
+            with pytest.raises(leaks.LeakError, match="the generator's training set is not known") as error:
+                leaks.check(ws, manifest)
+            assert error.value.pairs == [(model, "models")]
+    finally:
+        enter_model(ws, model)
+
+
+def test_a_generator_that_saw_an_image_the_workspace_has_lost_is_refused(made, manifest: pd.DataFrame) -> None:
+    """Whose image it was cannot be told any more, so nobody can say that this patient is not in the test split."""
+    ws, _, _ = made
+    model = manifest["model_id"].dropna().iloc[0]
+    enter_model(ws, model, "gone")
+    try:
+        with pytest.raises(leaks.LeakError) as error:
+            leaks.check(ws, manifest)
+        assert error.value.pairs == [(model, "gone")]
+    finally:
+        enter_model(ws, model)
+
+
+def test_a_patient_of_the_generator_in_test_by_another_image_is_refused(made, manifest: pd.DataFrame) -> None:
+    """The generator's own image stays in train but is not exported; a later image of its patient is in test."""
+    ws, _, _ = made
+    planted = manifest.copy()
+    donors = planted["donor_image_id"].dropna()
+    giving = set(planted[planted["image_id"].isin(donors)]["patient_id"])
+    patient = next(p for p in planted[planted["split"] == "train"]["patient_id"].dropna() if p not in giving)
+    planted = planted[planted["patient_id"] != patient]
+    row = planted.index[planted["split"] == "test"][0]
+    planted.loc[row, "patient_id"] = patient
+    with pytest.raises(leaks.LeakError) as error:
+        leaks.check(ws, planted)
+    assert error.value.kind == "the generator has seen a patient outside train"
+    assert error.value.pairs == [(manifest["model_id"].dropna().iloc[0], planted.loc[row, "image_id"])]
 
 
 def test_the_donors_patient_outside_train_is_refused(made, manifest: pd.DataFrame) -> None:

@@ -75,6 +75,14 @@ def test_shown_is_idempotent_and_hides_what_fluid_hides():
     assert "margin" not in shown({"margin": ["clear", "lobulated"]})
 
 
+def test_a_small_nodule_is_asked_only_for_what_its_few_pixels_show():
+    row = {"composition": ["solid"], "echogenicity": ["hypoechoic"], "shape": ["irregular"], "halo": ["absent"]}
+    row |= {"margin": ["unclear"], "aspect": ["round"], "calcification": ["rim_calcification"]}
+    assert shown(row | {"diameter": ["middle"]}).keys() == {*row, "diameter"}
+    assert shown(row | {"diameter": ["small"]}).keys() == {"aspect", "calcification", "diameter"}
+    assert "echogenicity" not in shown({"composition": ["mixed_cystic_solid"], "echogenicity": ["hypoechoic"]})
+
+
 def test_uniform_attributes_reach_every_visible_value(base):
     counts: Counter = Counter()
     for k in range(800):

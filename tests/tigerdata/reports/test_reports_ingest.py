@@ -266,29 +266,6 @@ def test_a_corrected_pathology_number_settles_a_conflict(ws: Workspace, tmp_path
     assert query(ws, "SELECT conflict FROM pathology") == [(None,), (None,)]
 
 
-def test_terms_of_a_class_carry_role_share_and_weight(ws: Workspace, tmp_path: Path) -> None:
-    ingest_reports(ws, write(tmp_path, "csv-bom"))
-    table = {row["phrase"]: row for row in statistics.term_table(ws, "FTC")}
-    assert table["unevenly thick halo"]["role"] == "particular"
-    assert table["unevenly thick halo"]["weight"] == pytest.approx(3.1)
-    # solid, hypoechoic, no calcification, middle nodule: one phrase of four each
-    assert table["solid"]["tau"] == pytest.approx(0.25)
-    assert table["solid"]["weight"] == pytest.approx(statistics.term_weight(0.25), abs=1e-4)
-    with pytest.raises(UserError, match="XYZ"):
-        statistics.term_table(ws, "XYZ")
-
-
-def test_coverage_counts_what_the_vocabulary_explains(ws: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text\n左叶低回声\n", encoding="utf-8")
-    ingest_reports(ws, tmp_path / "a.csv")
-    assert statistics.coverage(ws)["explained"] == 1.0
-    (tmp_path / "b.csv").write_text("text\n左叶猫狗鱼鸟虫\n", encoding="utf-8")
-    ingest_reports(ws, tmp_path / "b.csv")
-    found = statistics.coverage(ws)
-    assert found["explained"] == pytest.approx(7 / 12, abs=1e-4)
-    assert found["unexplained"] == {}
-
-
 def test_the_stream_reads_text_and_jsonl(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("左叶结节，大小8mm。", encoding="utf-8")
     assert [(r["id"], len(r["nodules"])) for r in parse_stream(str(tmp_path / "one.txt"))] == [("one", 1)]

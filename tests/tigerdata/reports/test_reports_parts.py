@@ -8,7 +8,6 @@ from tigerdata.reports.clauses import Clause, sections, split
 from tigerdata.reports.joined import join_columns
 from tigerdata.reports.measures import find_sizes
 from tigerdata.reports.pathology import parse_pathology
-from tigerdata.reports.statistics import term_weight
 from tigerdata.reports.terms import finder
 from tigerdata.reports.text import language_of, normalise
 from tigerdata.reports.tirads import find_categories
@@ -181,9 +180,3 @@ def test_pathology(text: str, subtype: str, conflict: str | None) -> None:
 def test_columns_are_joined_with_headings() -> None:
     assert join_columns("左叶结节。", "良性") == "超声所见：左叶结节。\n超声提示：良性"
     assert join_columns("Normal.") == "FINDINGS: Normal."
-
-
-def test_term_weight_by_hand() -> None:
-    assert term_weight(0.0) == pytest.approx(0.6 + 5 / 2)
-    assert term_weight(1.0) == pytest.approx(0.6335, abs=5e-5)
-    assert term_weight(0.2) == pytest.approx(1.9447, abs=5e-5)

@@ -1,6 +1,7 @@
 """Properties that hold for every text, and for the simulated and the real corpora."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ WORDS = [
 
 
 def check(text: str) -> None:
-    for result in (parse(text), parse_pathology(text)):
+    for result in (parse(text), parse(text, "breast"), parse(text, "chest"), parse_pathology(text)):
         for row in result["evidence"]:
             assert text[row["start"] : row["end"]] == row["surface"]
             assert row["surface"]
@@ -50,7 +51,7 @@ def test_any_order_of_report_words_is_parsed_with_right_offsets(text: str) -> No
 def test_normalised_positions_lead_back_to_the_original(text: str) -> None:
     source = normalise(text)
     assert len(source.text) == len(source.starts) == len(source.ends)
-    assert source.starts == sorted(source.starts)
+    assert list(source.starts) == sorted(source.starts)
     assert all(0 <= a < b <= len(text) for a, b in zip(source.starts, source.ends, strict=True))
 
 
@@ -68,6 +69,93 @@ def test_full_width_ocr_and_traditional_writing_say_the_same() -> None:
         found = parse(other)
         assert found["nodules"] == plain["nodules"]
         assert [r["surface"] for r in found["evidence"]] != []
+
+
+CLAUSES = [
+    "边界清晰", "形态不规则", "未见钙化", "周边见声晕", "纵横比>1", "内部回声不均匀", "紧贴被膜", "大小约9×7mm",
+    "可疑囊性变", "CDFI示周边血流信号", "TI-RADS 4A类",
+]  # fmt: skip
+ENGLISH = [
+    "margins are ill-defined", "no calcification", "it is solid", "hypoechoic", "taller than wide", "12 x 8 mm",
+    "possible capsular invasion", "thin halo",
+]  # fmt: skip
+
+
+def without_order(nodule: dict[str, Any]) -> dict[str, Any]:
+    return {k: sorted(v, key=str) if isinstance(v, list) and k != "diameter_mm" else v for k, v in nodule.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(CLAUSES))
+def test_the_order_of_independent_clauses_does_not_matter(clauses: list[str]) -> None:
+    head = "左叶上极见一低回声结节，"
+    found = parse(head + "，".join(clauses) + "。")["nodules"]
+    wanted = parse(head + "，".join(CLAUSES) + "。")["nodules"]
+    assert [without_order(n) for n in found] == [without_order(n) for n in wanted]
+    assert len(found) == 1 and found[0]["diameter_mm"] == [9, 7] and found[0]["uncertain"] == ["echotexture"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(ENGLISH))
+def test_the_order_of_english_sentences_does_not_matter(sentences: list[str]) -> None:
+    head = "There is a nodule in the left upper pole. "
+    found = parse(head + ". ".join(sentences) + ".")["nodules"]
+    wanted = parse(head + ". ".join(ENGLISH) + ".")["nodules"]
+    assert [without_order(n) for n in found] == [without_order(n) for n in wanted]
+    assert len(found) == 1 and found[0]["calcification"] == ["absent"]
+
+
+PLAIN = (
+    "甲状腺右叶见多发低回声结节，大者位于下极，大小约1.2×0.9cm，边界清，未见声晕，内见点状强回声。左叶上极见一无回声结节，"
+    "大小5×4mm，TI-RADS 2类。双侧颈部未见肿大淋巴结。"
+)
+
+
+def written(text: str, how: str) -> str:
+    """The same report in another writing."""
+    if how == "spaced":
+        return re.sub("(?<=[一-鿿，。])(?=[一-鿿，。0-9])", " ", text)
+    if how == "full width":
+        return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+    if how == "lines":
+        return text.replace("。", "。\n")
+    if how == "windows lines":
+        return text.replace("。", "。\r\n")
+    if how == "old mac lines":
+        return text.replace("。", "。\r")
+    if how == "numbered":
+        return "1、" + text.replace("。左叶", "。\n2、左叶")
+    return text.translate(str.maketrans("状腺叶发节径边声晕点强无类颈侧肿淋结", "狀腺葉發節徑邊聲暈點強無類頸側腫淋結"))
+
+
+@pytest.mark.parametrize(
+    "how", ["spaced", "full width", "lines", "windows lines", "old mac lines", "numbered", "traditional"]
+)
+def test_another_writing_says_the_same_of_its_own_characters(how: str) -> None:
+    text = written(PLAIN, how)
+    found, plain = parse(text), parse(PLAIN)
+    assert found["nodules"] == plain["nodules"] and found["lymph_nodes"] == plain["lymph_nodes"]
+    assert [e["path"] for e in found["evidence"]] == [e["path"] for e in plain["evidence"]]
+    assert all(text[e["start"] : e["end"]] == e["surface"] for e in found["evidence"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=60))
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    once = normalise(text).text
+    assert normalise(once).text == once
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 99), st.integers(1, 99), st.sampled_from(["mm", "cm", "毫米"]))
+def test_a_size_changes_nothing_but_the_size(a: int, b: int, unit: str) -> None:
+    def rest(text: str) -> list[dict[str, Any]]:
+        return [{k: v for k, v in n.items() if k != "diameter_mm"} for n in parse(text)["nodules"]]
+
+    text = PLAIN.replace("5×4mm", f"{a}×{b}{unit}")
+    assert rest(text) == rest(PLAIN)
+    scale = 10 if unit == "cm" else 1
+    assert parse(text)["nodules"][1]["diameter_mm"] == [a * scale, b * scale]
 
 
 def slots(nodule: dict[str, Any]) -> set[tuple[str, str]]:

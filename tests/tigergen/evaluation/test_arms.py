@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from kb.errors import UserError
-from tests.proof_corpus import FakePipe, frame, make_workspace
+from tests.proof_corpus import SIZE, FakePipe, frame, make_workspace
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
+from tigergen.data import load_cases
 from tigergen.evaluation import arms
 from tigergen.evaluation.arm_stats import summarise, verdict
 from tigergen.evaluation.classical import Classical
@@ -49,7 +51,7 @@ def test_the_network_learns_what_there_is_to_learn_and_repeats_itself() -> None:
     np.testing.assert_array_equal(p[0], p[1])
     assert auroc(part(60).y, p[0])["auroc"] > 0.95
     assert torch.equal(state, torch.random.get_rng_state()), "no global seed is touched"
-    assert 0.12e6 < sum(w.numel() for w in arms.network(0).parameters()) < 0.14e6
+    assert 0.5e6 < sum(w.numel() for w in arms.network(0, 64).parameters()) < 0.7e6
 
 
 def test_classical_augmentation_is_seeded_and_keeps_shape() -> None:
@@ -100,6 +102,56 @@ def test_arms_keep_predictions_and_resume(made, out: Path) -> None:
     with np.load(out / "real" / "seed-0.npz") as stored:
         assert int(stored["n_train"]) == 28 and int(stored["n_target"]) == 12
         assert len(stored["p_test"]) == 18 and set(stored["patients_test"]) <= set(ws.cases("test")["patient_id"])
+
+
+@pytest.fixture
+def small(tmp_path: Path):
+    """A workspace with one frame twice as wide as high in each split, so that its mask decides which half is seen."""
+    counts = {split: {"benign": 3, "FTC": 3} for split in ("train", "val", "test")}
+    ws = make_workspace(tmp_path / "ws", counts)
+    for split in counts:
+        case = ws.cases(split).iloc[0]
+        wide = np.hstack([cv2.imread(p, cv2.IMREAD_GRAYSCALE) for p in (case["image_path"], case["image_path"])])
+        wide[:, SIZE:] = wide[::-1, SIZE:]
+        cv2.imwrite(case["image_path"], wide)
+        look(case["mask_path"], left=True)
+    return ws
+
+
+def look(path: str, left: bool) -> None:
+    """Put the nodule of a wide frame into its left or its right half."""
+    mask = np.zeros((SIZE, 2 * SIZE), np.uint8)
+    mask[20:40, 4:30] = 255
+    cv2.imwrite(path, mask if left else mask[:, ::-1])
+
+
+def trained_again(ws, out: Path) -> bool:
+    events: list = []
+    arms.run_arm(ws, "natural", "FTC", out, seeds=1, iterations=2, progress=events.append)
+    return bool(events)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_changed_mask_in_any_split_trains_again(small, tmp_path: Path, split: str) -> None:
+    assert [trained_again(small, tmp_path / "arms") for _ in range(2)] == [True, False]
+    look(small.cases(split).iloc[0]["mask_path"], left=False)
+    assert [trained_again(small, tmp_path / "arms") for _ in range(2)] == [True, False]
+
+
+def test_a_changed_split_trains_again(small, tmp_path: Path) -> None:
+    assert [trained_again(small, tmp_path / "arms") for _ in range(2)] == [True, False]
+    moved = small.cases("val").iloc[0]["image_id"]
+    with small.connect() as con:
+        con.execute("UPDATE splits SET split = 'pool' WHERE image_id = ?", [moved])
+    assert [trained_again(small, tmp_path / "arms") for _ in range(2)] == [True, False]
+
+
+def test_a_split_is_read_once_for_an_arm(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ws, _ = made
+    asked: list[str] = []
+    monkeypatch.setattr(arms, "load_cases", lambda ws, split, size: asked.append(split) or load_cases(ws, split, size))
+    arms.run_arm(ws, "real", "FTC", tmp_path, seeds=2, iterations=2)
+    assert sorted(asked) == ["pool", "test", "train", "val"]
 
 
 def test_what_is_missing_is_told(made, tmp_path: Path) -> None:

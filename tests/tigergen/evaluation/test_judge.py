@@ -109,6 +109,22 @@ def test_augmentation_is_light_and_keeps_left_and_right() -> None:
     assert changed.shape == images.shape and changed.abs().max() <= 1
     assert (changed[:, :, :, 26:].mean(dim=(1, 2, 3)) > changed[:, :, :, :12].mean(dim=(1, 2, 3)) + 0.5).all()
     assert not torch.equal(changed[0], changed[1])
+    turned = augment(images.repeat(16, 1, 1, 1), generator, mirror=True)
+    brighter_left = turned[:, :, :, :12].mean(dim=(1, 2, 3)) > turned[:, :, :, 26:].mean(dim=(1, 2, 3))
+    assert 0.4 < brighter_left.float().mean() < 0.6
+
+
+def test_images_are_mirrored_only_where_no_side_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tigergen.evaluation import judge as module
+
+    asked: list[bool] = []
+    monkeypatch.setattr(module, "augment", lambda x, generator, mirror: asked.append(mirror) or augment(x, generator))
+    images, rows = planted(6)
+    sides = [{"nodule_location": [("left", "right")[k % 2]]} for k in range(COUNT)]
+    for attributes, expected in ((rows, True), (sides, False)):
+        asked.clear()
+        train_judge(images, attributes, kb.load("thyroid"), tmp_path, epochs=2, size=SIZE, width=4)
+        assert set(asked) == {expected}
 
 
 def test_blur_keeps_the_mean_and_spreads_a_point_by_the_gaussian() -> None:

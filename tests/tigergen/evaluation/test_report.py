@@ -1,6 +1,7 @@
 """Evaluation of a run and its report: floors, adherence, one offline file that escapes what it shows."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from kb import store
 from kb.errors import UserError
 from tests.proof_corpus import FakePipe, frame, make_workspace
 from tigerdata.conditions import build
+from tigergen import workshop
 from tigergen.augment.one import remake
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
 from tigergen.evaluation import arms, svg
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.evaluate import distance_row, evaluate, tell_apart
+from tigergen.evaluation.judge import Judge
 from tigergen.evaluation.report import arms_folder, figure, render, write_report
 
 COUNTS = {
@@ -59,6 +62,22 @@ def made(tmp_path_factory: pytest.TempPathFactory):
 def measured(made) -> dict:
     ws, run = made
     return evaluate(ws, run, judge=FakeJudge(), segmenter=FakeSegmenter())
+
+
+def test_a_report_of_an_unmeasured_run_asks_the_workspaces_own_judge(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws, run = made
+    folder = workshop.model_folder(ws, workshop.JUDGE)
+    monkeypatch.setattr(Judge, "load", lambda place: FakeJudge() if place == folder else None)
+    for own in (False, True):
+        shutil.copytree(run, tmp_path / str(own), ignore=shutil.ignore_patterns("evaluation.json"))
+        if own:
+            folder.mkdir()
+            (folder / "judge.json").touch()
+        figures = write_report(ws, tmp_path / "r.html", tmp_path / str(own))
+        assert ("attribute_ratio" in figures) == own
+    shutil.rmtree(folder)
 
 
 def test_evaluation_counts_and_floors(made, measured: dict) -> None:
@@ -233,7 +252,7 @@ def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:
     table = pd.read_parquet(tmp_path / "run" / "manifest.parquet")
     assert set(table["width"]) == {32} and table["roles"].str.contains("particular").any()
     with ws.connect() as con:
-        row = {"model_id": table["model_id"][0], "kind": "fine", "path": "../model", "trained_on": "default:train"}
+        row = {"model_id": table["model_id"][0], "kind": "fine", "path": "../model"}
         store.insert(con, "models", pd.DataFrame([row]))
     kept = table[table["accepted"]]
     if len(kept):

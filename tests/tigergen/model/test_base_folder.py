@@ -65,6 +65,22 @@ def test_noise_schedule_of_the_base_is_kept(base) -> None:
     assert torch.allclose(from_base(base).objective().alphas_cumprod, expected)
 
 
+def test_loading_saving_and_sampling_draw_no_bars_and_leave_those_of_others(
+    base, tmp_path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for log in (diffusers_logging, transformers_logging):
+        log.enable_progress_bar()
+    CLIPTextModel.from_pretrained(base / "text_encoder")
+    assert "it/s" in capfd.readouterr().err, "transformers draws a bar by itself, or this test sees nothing"
+    from_base(base).save_pretrained(tmp_path)
+    TigerPipeline.from_pretrained(tmp_path)(["solid"], ["left"], mode="text", steps=2)
+    assert "it/s" not in capfd.readouterr().err
+    assert diffusers_logging.is_progress_bar_enabled() and transformers_logging.is_progress_bar_enabled()
+
+
 def test_a_missing_part_is_a_user_error(base, tmp_path) -> None:
     with pytest.raises(UserError, match="'unet'"):
         from_base(tmp_path)

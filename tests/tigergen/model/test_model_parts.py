@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from kb.errors import UserError
 from tigergen.model import AttentionalFusion, PixelShuffleCodec, TigerPipeline
+from tigergen.model.assemble import build
 from tigergen.model.codec import block_size, images_to_latents, latents_to_images
 from tigergen.model.control import Conditions
 from tigergen.model.encoders import ConditionEmbedding
@@ -40,6 +42,18 @@ def test_codec_is_lossless_and_has_the_shapes_of_an_autoencoder() -> None:
     assert latents.shape == (2, 16, 8, 6) and codec.config.latent_channels == 16
     assert torch.equal(codec.encode(image).latent_dist.sample(), latents)
     assert torch.equal(codec.decode(latents).sample, image)
+
+
+def test_latents_of_the_fixed_codec_have_the_mean_and_spread_that_were_asked_for() -> None:
+    images = np.random.default_rng(0).gamma(4.0, 20.0, (6, 32, 32)).clip(0, 255).astype(np.uint8)
+    pipe = build({"model": {"latent_sd": 0.5, "image_size": 32}}, ["solid"], images=images)
+    latents = pipe.to_latents(images)
+    assert float(latents.mean()) == pytest.approx(0, abs=1e-5) and float(latents.std()) == pytest.approx(0.5, rel=1e-4)
+    assert np.array_equal(pipe.to_images(latents), images)
+    raw = build({"model": {"latent_sd": 0.0, "image_size": 32}}, ["solid"], images=images)
+    assert raw.vae.config["scaling_factor"] == 1 and raw.vae.config["shift_factor"] == 0
+    flat = build({"model": {"image_size": 32}}, ["solid"], images=np.full((2, 32, 32), 7, np.uint8))
+    assert flat.vae.config["scaling_factor"] == 1
 
 
 def test_codec_keeps_each_block_together() -> None:

@@ -7,31 +7,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from kb.errors import UserError
-from tigergen.model.weighting import (
-    check_mode,
-    delta,
-    omega,
-    phrase_weights,
-    term_frequency,
-    use_weighted_attention,
-)
-
-
-@pytest.mark.parametrize(
-    ("commonness", "weight"),
-    # 0.6 + 5 / (1 + e^0) = 3.1; 0.6 + 5 / (1 + e^1.5) = 1.5121; 0.6 + 5 / (1 + e^5) = 0.6335
-    [(0.0, 3.1), (0.3, 1.5121), (1.0, 0.6335)],
-)
-def test_equation_9_gives_the_values_of_the_paper_settings(commonness: float, weight: float) -> None:
-    assert omega(commonness) == pytest.approx(weight, abs=5e-5)
-
-
-def test_equation_9_takes_other_settings() -> None:
-    assert omega(1.0, a=1.0, b=2.0) == pytest.approx(1.0 + 2.0 / (1.0 + math.e**2))
-
-
-def test_equation_10_by_role() -> None:
-    assert [delta("particular", 0.4), delta("joint", 0.4), delta("common", 0.4), delta("other", 0.4)] == [0, 0.4, 1, 1]
+from tigergen.model.weighting import check_mode, phrase_weights, use_weighted_attention
 
 
 def test_rare_terms_weigh_more_than_common_ones() -> None:
@@ -39,10 +15,6 @@ def test_rare_terms_weigh_more_than_common_ones() -> None:
         [("a", "particular"), ("b", "joint"), ("c", "joint"), ("d", "common")], {"b": 0.05, "c": 0.4}
     )
     assert weights["a"] > weights["b"] > weights["c"] > weights["d"]
-
-
-def test_term_frequency_is_the_share_of_all_phrases_of_the_batch() -> None:
-    assert term_frequency([["solid", "halo"], ["solid", "cyst"]]) == {"cyst": 0.25, "halo": 0.25, "solid": 0.5}
 
 
 def test_unknown_mode_is_a_user_error() -> None:

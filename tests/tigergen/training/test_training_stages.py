@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 import kb
 from kb.errors import UserError
+from tigergen.model.folder import trained_on
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.training import checkpoint, stages
 from tigergen.training.inputs import FineInputs
@@ -192,3 +194,32 @@ def test_cached_inputs_equal_fresh_ones(toy: ModuleType, trained: Path) -> None:
 def test_cases_of_another_size_are_refused(toy: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="32 px"):
         stages.coarse(toy.toy_cases(size=32), toy.micro(), tmp_path / "out")
+
+
+def test_a_start_without_a_model_is_refused(toy: ModuleType, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model_index.json").write_bytes((trained / "coarse" / "model_index.json").read_bytes())
+    for start in ("absent", "bare"):
+        with pytest.raises(UserError, match="no model folder .* train it first"):
+            stages.fine(tmp_path / start, toy.toy_cases(), toy.micro(), tmp_path / "out")
+
+
+def test_a_model_says_which_images_are_behind_it(
+    toy: ModuleType, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training on other images adds to those of the model it started from, which shaped the weights too."""
+    own, others = toy.toy_cases().image_ids, toy.toy_cases(4, seed=9)
+    assert trained_on(trained / "coarse") == trained_on(trained / "fine") == own
+    stages.fine(trained / "coarse", others, toy.micro(), tmp_path / "fine", steps=1)
+    assert trained_on(tmp_path / "fine") == sorted([*own, *others.image_ids])
+    # Any folder that from_base takes may have been trained here before; this one stands for it.
+    monkeypatch.setattr(stages, "from_base", lambda folder, size: TigerPipeline.from_pretrained(folder))
+    stages.coarse(others, toy.micro(), tmp_path / "next", base=trained / "coarse", steps=1)
+    assert trained_on(tmp_path / "next") == sorted([*own, *others.image_ids])
+
+
+def test_a_start_that_does_not_say_makes_a_model_that_does_not(toy: ModuleType, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "coarse", tmp_path / "coarse")
+    (tmp_path / "coarse" / "trained_on.json").unlink()
+    stages.fine(tmp_path / "coarse", toy.toy_cases(), toy.micro(), tmp_path / "fine", steps=1)
+    assert trained_on(tmp_path / "fine") is None
