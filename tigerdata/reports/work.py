@@ -24,7 +24,7 @@ from typing import TypeVar, cast
 from tigerdata.reports.readers import Reject
 
 BATCH = 1000
-PARSER_FAULT = "the parser fails on its text: a fault of this program, please report it"
+PARSER_FAULT = "the parser fails on its text: please report this fault of the program"
 T = TypeVar("T")
 
 
