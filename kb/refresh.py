@@ -18,8 +18,7 @@ def refresh(con: duckdb.DuckDBPyConnection, base: KnowledgeBase) -> None:
     Terms that left the vocabulary and sources that nothing cites any more go.
     """
     store.fill_vocabulary(con, base)
-    con.begin()
-    try:
+    with store.transaction(con):
         for target, attribute, value in con.execute(store.COMPUTED).fetchall():
             model = base.attributes.get(attribute)
             key = [target, attribute, value]
@@ -32,7 +31,3 @@ def refresh(con: duckdb.DuckDBPyConnection, base: KnowledgeBase) -> None:
                 said + key,
             )
         con.execute("DELETE FROM sources WHERE source_id NOT IN (SELECT unnest(?))", [list(base.sources)])
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise

@@ -83,11 +83,9 @@ def pseudonyms(ws: Workspace) -> Pseudonyms:
     if not stored or not stored[1]:
         import pandas as pd
 
-        with ws.connect() as con:
-            con.begin()
+        with ws.connect() as con, store.transaction(con):
             con.execute("DELETE FROM pseudonyms")
             store.insert(con, "pseudonyms", pd.DataFrame({"policy": [policy], "key_check": [check]}))
-            con.commit()
     return known
 
 

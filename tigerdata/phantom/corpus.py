@@ -7,7 +7,7 @@ that the result depends neither on the number of processes nor on the order in w
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,9 +25,9 @@ from tigerdata.phantom.render import Frame, render
 from tigerdata.phantom.reporting import pathology_text, write_report
 from tigerdata.phantom.speckle import draw_machine
 from tigerdata.phantom.visible import shown
+from tigerdata.progress import Progress
 
 Array = np.ndarray
-Progress = Callable[[dict[str, Any]], None]
 COHORTS = ("train", "val", "test", "pool")
 PATIENTS, FRAMES, TEXTS, UNIFORM = 11, 12, 13, 14  # streams of random numbers
 CHUNK = 32

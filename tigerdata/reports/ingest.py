@@ -12,13 +12,14 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
+from tigerdata.progress import Progress
 from tigerdata.reports import personal
 from tigerdata.reports.pathology_ingest import ingest_pathology
 from tigerdata.reports.readers import Reject, Row, Source, find_sources
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["ingest_pathology", "ingest_reports"]
 
 Files = str | Path | Iterable[str | Path]
-Progress = Callable[[Mapping[str, Any]], None]
 REPORT_EVERY = 500
 _FOLDER = re.compile(r"^\.ingest-(\d+)-")
 
@@ -125,27 +125,20 @@ class _File:
     rejects: list[Reject] = field(default_factory=list)
 
     def ingest(self, workers: int) -> None:
+        from kb.store import transaction
         from tigerdata.reports.commit import note_ingest, store_reports
 
         with _parts_folder(self.ws) as folder:
             run(Job(self.ws.domain, self.phi, folder), self._tasks(), workers, self._batch_done)
             self._tell("store")
-            with self.ws.connect() as con:
-                con.begin()
-                try:
-                    if self.counts["sent"]:
-                        stored = store_reports(con, folder, self.phi)
-                        self.counts.update(stored.counts)
-                        for reject in stored.rejects:
-                            self._refuse(reject)
-                    level = (self.phi, personal.RULES)
-                    note_ingest(
-                        con, "reports", self.source.name, self.source.encodings, level, self.counts, self.removed
-                    )
-                    con.commit()
-                except BaseException:
-                    con.rollback()
-                    raise
+            with self.ws.connect() as con, transaction(con):
+                if self.counts["sent"]:
+                    stored = store_reports(con, folder, self.phi)
+                    self.counts.update(stored.counts)
+                    for reject in stored.rejects:
+                        self._refuse(reject)
+                level = (self.phi, personal.RULES)
+                note_ingest(con, "reports", self.source.name, self.source.encodings, level, self.counts, self.removed)
         self._tell("reports", final=True)
 
     def _refuse(self, reject: Reject) -> None:

@@ -47,6 +47,7 @@ def ingest_pathology(
     known pathology number replaces the older row. Conflicts are in `conflicts.csv`, `subtypes` counts rows without one.
     The texts themselves are not stored. Raises UserError for a file that cannot be read.
     """
+    from kb.store import transaction
     from tigerdata.identity import pseudonyms
 
     sources = find_sources(files, mapping, encoding)
@@ -56,13 +57,8 @@ def ingest_pathology(
     rejects = Rejects()
     with ws.connect() as con:
         for source in sources:
-            con.begin()
-            try:
+            with transaction(con):
                 took = _ingest_file(con, ws, source, known, removed, rejects)
-                con.commit()
-            except BaseException:
-                con.rollback()
-                raise
             counts.update(took)
             if progress:
                 progress({"stage": f"pathology {source.name}", "step": took["rows"], "steps": took["rows"]})

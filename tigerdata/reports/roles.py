@@ -203,13 +203,7 @@ def _store(ws: Workspace, target: str, rows: list[dict[str, Any]]) -> None:
     ]
     base = ws.kb
     cited = pd.DataFrame(list(base.sources.items()), columns=["source_id", "citation"])
-    with ws.connect() as con:
-        con.begin()
-        try:
-            con.execute("DELETE FROM term_roles WHERE target = ?", [target])
-            store.insert(con, "term_roles", pd.DataFrame(table))
-            store.insert(con, "sources", cited, replace=True)
-            con.commit()
-        except BaseException:
-            con.rollback()
-            raise
+    with ws.connect() as con, store.transaction(con):
+        con.execute("DELETE FROM term_roles WHERE target = ?", [target])
+        store.insert(con, "term_roles", pd.DataFrame(table))
+        store.insert(con, "sources", cited, replace=True)

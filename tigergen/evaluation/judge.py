@@ -6,7 +6,7 @@ blur and noise) are measured with it and belong beside every figure that it give
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from kb import KnowledgeBase
 from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
+from tigerdata.progress import Progress
 from tigergen.evaluation.judge_network import JudgeNetwork, augment, blur, computes_bfloat16
 
 Attributes = Mapping[str, Sequence[str]]
-Progress = Callable[[Mapping[str, Any]], None]
 Images = NDArray[np.uint8]
 
 BATCH = 64

@@ -20,6 +20,8 @@ from tigergen.training.tasks import Task
 
 # Losses are shown as a mean over so many steps; statistics are written as often.
 WINDOW = 50
+# A held-out loss of so many times the best one: the weights have left the region where they had learned something.
+DIVERGED = 2.0
 
 
 def learning_rate(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -42,7 +44,7 @@ def train(
     `settings` is the preset's section `training`. Every draw depends on (seed, step, place in the global batch) only,
     so that a killed run continues to the very weights of an uninterrupted one (bit for bit on a CPU), and a run of
     two processes draws what a run of one does. Raises UserError with step and image ids when loss or gradient stop
-    being finite; the checkpoint on disk is then the last good one.
+    being finite (the checkpoint on disk is then the last good one), or when the held-out loss has doubled.
     """
     with _threads(settings["threads"]):
         # Precision is set by the preset and autocast below; accelerate's own setting is one per process and for good.
@@ -73,6 +75,7 @@ class _Run:
         self.module, self.optimizer = accelerator.prepare(task.module, optimizer)
         self.ema = Ema(self.parameters, settings["ema"])
         self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.best: float | None = None
 
     def train(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
         first = self._restore() if resume else 0
@@ -87,6 +90,7 @@ class _Run:
             last = done == self.steps
             if self._due(done, "held_out_every") or last:
                 held_out = self._held_out()
+                self._check_divergence(done, held_out)
             if self._due(done, "grid_every") or (last and self.settings["grid_every"]):
                 self._draw_grid(done)
             # Sampling between the steps belongs to the price of a run, so it counts in images a second.
@@ -155,6 +159,17 @@ class _Run:
             value = self.task.held_out()
         return None if value is None else round(value, 6)
 
+    def _check_divergence(self, done: int, held_out: float | None) -> None:
+        if held_out is None:
+            return
+        if self.best is not None and held_out > DIVERGED * self.best:
+            raise UserError(
+                f"Stage {self.task.name} has diverged: at step {done} the held-out loss is {held_out}, its best was "
+                f"{self.best}. Lower {self.task.name}.lr (or training.clip) and run the command with the new value; the "
+                "last checkpoint may be spoilt already."
+            )
+        self.best = held_out if self.best is None else min(held_out, self.best)
+
     def _draw_grid(self, done: int) -> None:
         if self.accelerator.is_main_process:
             with self.ema.applied():
@@ -169,6 +184,7 @@ class _Run:
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict(),
                 "losses": list(self.losses),
+                "best": self.best,
             },
         )
 
@@ -182,6 +198,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         self.losses.extend(state["losses"])
+        self.best = state.get("best")
         return int(state["step"])
 
 

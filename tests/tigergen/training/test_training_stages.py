@@ -223,3 +223,13 @@ def test_a_start_that_does_not_say_makes_a_model_that_does_not(toy: ModuleType, 
     (tmp_path / "coarse" / "trained_on.json").unlink()
     stages.fine(tmp_path / "coarse", toy.toy_cases(), toy.micro(), tmp_path / "fine", steps=1)
     assert trained_on(tmp_path / "fine") is None
+
+
+def test_a_run_whose_held_out_loss_doubles_stops_and_says_what_to_lower(toy: ModuleType, tmp_path: Path) -> None:
+    preset = toy.micro("training.held_out_every=1", "training.clip=0.0", "training.ema=0.0", "coarse.lr=0.9")
+    unseen = toy.toy_cases(count=4, seed=1)
+    with pytest.raises(UserError, match=r"Stage coarse has diverged: at step \d+ .* Lower coarse.lr"):
+        stages.coarse(toy.toy_cases(), preset, tmp_path, steps=12, held_out=unseen)
+    calm = toy.micro("training.held_out_every=1", "coarse.lr=0.001")
+    record = stages.coarse(toy.toy_cases(), calm, tmp_path / "calm", steps=12, held_out=unseen)
+    assert record["figures"]["steps"] == 12
