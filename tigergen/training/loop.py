@@ -165,8 +165,8 @@ class _Run:
         if self.best is not None and held_out > DIVERGED * self.best:
             raise UserError(
                 f"Stage {self.task.name} has diverged: at step {done} the held-out loss is {held_out}, its best was "
-                f"{self.best}. Lower {self.task.name}.lr (or training.clip) and run the command with the new value; the "
-                "last checkpoint may be spoilt already."
+                f"{self.best}. Lower {self.task.name}.lr (or training.clip) and run the command with the new value in a "
+                "new folder; the last checkpoint may be spoilt already."
             )
         self.best = held_out if self.best is None else min(held_out, self.best)
 
