@@ -20,7 +20,7 @@ from tigergen.training.tasks import Task
 
 # Losses are shown as a mean over so many steps; statistics are written as often.
 WINDOW = 50
-# A held-out loss of so many times the best one: the weights have left the region where they had learned something.
+# Losses of so many times the best ones: the weights have left the region where they had learned something.
 DIVERGED = 2.0
 
 
@@ -44,7 +44,7 @@ def train(
     `settings` is the preset's section `training`. Every draw depends on (seed, step, place in the global batch) only,
     so that a killed run continues to the very weights of an uninterrupted one (bit for bit on a CPU), and a run of
     two processes draws what a run of one does. Raises UserError with step and image ids when loss or gradient stop
-    being finite (the checkpoint on disk is then the last good one), or when the held-out loss has doubled.
+    being finite (the checkpoint on disk is then the last good one), or when held-out and training loss have doubled.
     """
     with _threads(settings["threads"]):
         # Precision is set by the preset and autocast below; accelerate's own setting is one per process and for good.
@@ -75,7 +75,7 @@ class _Run:
         self.module, self.optimizer = accelerator.prepare(task.module, optimizer)
         self.ema = Ema(self.parameters, settings["ema"])
         self.losses: deque[float] = deque(maxlen=WINDOW)
-        self.best: float | None = None
+        self.best: tuple[float, float] | None = None
 
     def train(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
         first = self._restore() if resume else 0
@@ -160,15 +160,18 @@ class _Run:
         return None if value is None else round(value, 6)
 
     def _check_divergence(self, done: int, held_out: float | None) -> None:
+        """Stop when held-out and training loss have both doubled; the first alone is a model that memorises."""
+        loss = sum(self.losses) / len(self.losses)
         if held_out is None:
             return
-        if self.best is not None and held_out > DIVERGED * self.best:
+        best_held_out, best_loss = self.best or (held_out, loss)
+        if held_out > DIVERGED * best_held_out and loss > DIVERGED * best_loss:
             raise UserError(
                 f"Stage {self.task.name} has diverged: at step {done} the held-out loss is {held_out}, its best was "
-                f"{self.best}. Lower {self.task.name}.lr (or training.clip) and run the command with the new value in a "
-                "new folder; the last checkpoint may be spoilt already."
+                f"{best_held_out}. Lower {self.task.name}.lr (or training.clip) and run the command with the new value "
+                "in a new folder; the last checkpoint may be spoilt already."
             )
-        self.best = held_out if self.best is None else min(held_out, self.best)
+        self.best = (min(held_out, best_held_out), min(loss, best_loss))
 
     def _draw_grid(self, done: int) -> None:
         if self.accelerator.is_main_process:
