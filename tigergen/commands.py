@@ -155,6 +155,7 @@ def arms(
     run: Annotated[Path | None, typer.Option(help="Augmented folder, for arms with generated images.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many classifiers.")] = 4,
     iterations: Annotated[int, typer.Option(min=1, help="Training steps of each, the same for all arms.")] = 400,
+    shard: Annotated[str, typer.Option(help="Part i of N of the seeds, as i/N.")] = "0/1",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,10 +165,11 @@ def arms(
     """
     from tigergen.evaluation.arms import run_arm
     from tigergen.evaluation.report import arms_folder
+    from tigergen.workshop import read_shard
 
     ws = open_workspace(workspace)
-    folder = arms_folder(ws, target)
-    show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, progress=reporter()), as_json)
+    folder, part = arms_folder(ws, target), read_shard(shard)
+    show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, shard=part, progress=reporter()), as_json)
 
 
 @gen_app.command("evaluate")

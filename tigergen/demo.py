@@ -56,7 +56,7 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=700, fine_steps=1300, segmenter_epochs=8, generated=300, iterations=400),
+    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=8, generated=300, iterations=400),
     # An hour on two cores.
     "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=10, generated=500, iterations=800),
 }
@@ -163,11 +163,14 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             ("fine", "plan", "judge"),
         ),
         Stage("augment", "Close the augmented folder: manifest and card", augment, ("augment-0", "augment-1")),
-        Stage(
-            "arm-generated",
-            "Classifiers with generated images in every class",
-            gen("arms", "--arm", "generated", "--run", run, *arms),
-            ("augment",),
+        *(
+            Stage(
+                f"arm-generated-{part}",
+                f"Classifiers with generated images in every class ({half} half)",
+                gen("arms", "--arm", "generated", "--run", run, "--shard", f"{part}/2", *arms),
+                ("augment",),
+            )
+            for part, half in enumerate(("one", "other"))
         ),
         Stage(
             "export",
@@ -180,7 +183,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             "report",
             "Write the report",
             gen("report", "--run", run, "--target", TARGET, "--out", out / "report.html", *here),
-            ("evaluate", "export", "arm-generated", *(f"arm-{arm}" for arm in CONTROL_ARMS)),
+            ("evaluate", "export", "arm-generated-0", "arm-generated-1", *(f"arm-{arm}" for arm in CONTROL_ARMS)),
         ),
     ]
     return plan

@@ -149,6 +149,17 @@ def own_judge(ws: "Workspace") -> Any:
     return Judge.load(folder) if (folder / "judge.json").is_file() else None
 
 
+def read_shard(text: str) -> tuple[int, int]:
+    """Part i of N of some work, written i/N. Raises UserError unless 0 <= i < N."""
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 0 <= part < parts:
+        raise UserError(f"--shard '{text}' is not of the form i/N with i from 0 to N - 1, such as 0/2.")
+    return part, parts
+
+
 def augment(
     ws: "Workspace",
     out: str | os.PathLike[str],
@@ -171,13 +182,11 @@ def augment(
 
     if (plan is None) == (target is None or n is None):
         raise UserError("give either --plan, or --target together with --n.")
-    try:
-        part, parts = (int(number) for number in shard.split("/"))
-    except ValueError:
-        raise UserError(f"--shard '{shard}' is not of the form i/N, such as 0/2.") from None
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
     judge, gates = own_judge(ws), GateSettings(keep_all=keep_all)
-    return run.augment(ws, todo, model_folder(ws, FINE), out, (part, parts), batch, progress, gates=gates, judge=judge)
+    return run.augment(
+        ws, todo, model_folder(ws, FINE), out, read_shard(shard), batch, progress, gates=gates, judge=judge
+    )
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:

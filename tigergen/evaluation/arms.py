@@ -204,9 +204,12 @@ def run_arm(
     size: int = 64,
     run: str | os.PathLike[str] | None = None,
     reference: Sequence[str] | None = None,
+    shard: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and store every variant and seed of one arm; files made with the same settings and images are kept.
+
+    `shard` (i, N) trains the seeds i, i + N, ... only, so that several processes share an arm.
 
     Writes `<out>/<variant>/seed-<n>.npz` (labels, probabilities and patients of val and test) and `<out>/arms.json`.
     Returns the mean AUROC of the variants on validation and the number of files.
@@ -233,7 +236,7 @@ def run_arm(
     seen = [training.digest(), parts["val"].digest(), parts["test"].digest()]
     key = f"{sorted(settings.items())} {seen}"
     for name, variant in ARMS[arm].items():
-        for seed in range(seeds):
+        for seed in range(shard[0], seeds, shard[1]):
             path = folder / name / f"seed-{seed}.npz"
             if path.exists() and str(np.load(path)["key"]) == key:
                 continue

@@ -232,3 +232,14 @@ def test_verdict_sentence_states_figures_and_n() -> None:
     text = verdict(figures)["text"]
     assert text.startswith("Generated images help")
     assert all(word in text for word in ("0.857", "0.826", "+0.031", "+0.012", "+0.050", "55"))
+
+
+def test_two_halves_of_the_seeds_are_the_whole(made, tmp_path: Path) -> None:
+    ws = made[0]
+    arms.run_arm(ws, "natural", "FTC", tmp_path / "whole", seeds=3, iterations=2)
+    arms.run_arm(ws, "natural", "FTC", tmp_path / "halves", seeds=3, iterations=2, shard=(0, 2))
+    assert [p.name for p in sorted((tmp_path / "halves" / "natural").iterdir())] == ["seed-0.npz", "seed-2.npz"]
+    arms.run_arm(ws, "natural", "FTC", tmp_path / "halves", seeds=3, iterations=2, shard=(1, 2))
+    for n in range(3):
+        whole, half = (np.load(tmp_path / name / "natural" / f"seed-{n}.npz") for name in ("whole", "halves"))
+        assert np.array_equal(whole["p_test"], half["p_test"])
