@@ -127,4 +127,4 @@ def test_uniform_frames_depend_on_seed_and_index_alone():
     other, _, _ = uniform_frames(3, 64, seed=2)
     assert images.shape == (6, 64, 64) and images.dtype == np.uint8 and set(np.unique(masks)) == {0, 1}
     assert np.array_equal(images[:3], again) and not np.array_equal(again, other)
-    assert len(labels) == 6 and all("composition" in row and len(row["composition"]) == 1 for row in labels)
+    assert len(labels) == 6 and all("diameter" in row and len(row["diameter"]) == 1 for row in labels)

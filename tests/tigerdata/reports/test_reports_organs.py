@@ -139,7 +139,7 @@ def test_a_new_organ_is_three_files(tmp_path: Path) -> None:
     for path in DOMAINS.glob("*.yaml"):
         text = path.read_text(encoding="utf-8")
         name = path.name.replace("thyroid", "testis") if path.name.startswith("thyroid") else path.name
-        (tmp_path / name).write_text(re.sub(r"^domain: thyroid", "domain: testis", text), encoding="utf-8")
+        (tmp_path / name).write_text(re.sub(r"(?m)^domain: thyroid", "domain: testis", text), encoding="utf-8")
     assert load_cues("testis", tmp_path)["organ_place"].search("右叶")
     assert kb.load("testis", tmp_path).attributes["margin"]
 

@@ -25,7 +25,7 @@ def test_tiny_holds_the_settings_that_are_known_to_work() -> None:
         "prediction": "v_prediction",
         "beta_schedule": "squaredcos_cap_v2",
         "timesteps": 1000,
-        "min_snr_gamma": 5.0,
+        "min_snr_gamma": 1.0,
     }
 
 
