@@ -55,6 +55,7 @@ def train_judge(
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Take the one for simulated frames that TigerData ships.")
     ] = False,
+    held_out: Annotated[int, typer.Option(min=10, help="Frames to measure the shipped one on.")] = 1000,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,7 +66,7 @@ def train_judge(
     from tigergen import workshop
 
     if shipped:
-        show(workshop.take_shipped_judge(open_workspace(workspace)), as_json)
+        show(workshop.take_shipped_judge(open_workspace(workspace), held_out), as_json)
         return
     show(workshop.train_judge(open_workspace(workspace), simulated, epochs, progress=reporter()), as_json)
 

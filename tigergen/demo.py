@@ -25,6 +25,7 @@ class Budget:
     coarse_steps: int
     fine_steps: int
     segmenter_epochs: int
+    judged: int
     generated: int
     seeds: int
     iterations: int
@@ -38,6 +39,7 @@ FULL: dict[str, Any] = {
     "test": "benign=600,FTC=600",
     "pool": "FTC=970",
     "seeds": 4,
+    "judged": 1000,
 }
 BUDGETS = {
     # A minute of work: every stage, nothing learned. For tests and for a first look at the commands.
@@ -49,6 +51,7 @@ BUDGETS = {
         coarse_steps=6,
         fine_steps=6,
         segmenter_epochs=1,
+        judged=40,
         generated=6,
         seeds=2,
         iterations=6,
@@ -113,7 +116,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage(
             "judge",
             "Measure the shipped judge of attributes on frames that nobody has seen",
-            gen("train", "judge", "--shipped", *here),
+            gen("train", "judge", "--shipped", "--held-out", budget.judged, *here),
             ("workspace",),
         ),
         Stage(
