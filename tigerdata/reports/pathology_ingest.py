@@ -79,8 +79,8 @@ def ingest_pathology(
     if conflicts:
         result["conflict_list"] = str(ws.path / CONFLICTS)
         following = (
-            f"Conflicts are left out of every label: settle the {len(conflicts)} in {CONFLICTS} and ingest the corrected "
-            "rows under the same pathology number."
+            f"Conflicts are left out of every label: settle the {len(conflicts)} in {CONFLICTS} and ingest the "
+            "corrected rows under the same pathology number."
         )
     elif rejects.total:
         following = f"Correct the lines that {REJECTS} names and run the same command again."
