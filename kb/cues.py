@@ -32,7 +32,8 @@ class Tirads(BaseModel):
 class Rules(BaseModel):
     """What the reader may conclude in this domain; every name is an attribute or value of `<domain>.yaml`.
 
-    `reading` is "nodules" (entries are described things) or "findings" (every stated finding is an entry).
+    `reading` is "nodules" (entries are described things) or "findings" (every stated finding is an entry). `outranks`
+    names entities of `pathology`: beside the first one the others are no conflict.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class Rules(BaseModel):
     rivals: tuple[str, ...] = ()
     artefact: dict[str, tuple[str, ...]] = {}
     inner: dict[str, tuple[str, str]] = {}
+    outranks: dict[str, tuple[str, ...]] = {}
     margin_words: dict[str, tuple[str, str]] = {}
     gland_sizes: dict[str, str] = {}
     single_sizes: tuple[str, ...] = ()
@@ -216,6 +218,11 @@ def _load(place: Place) -> Cues:
                 except re.error as error:
                     what = f"'{pattern}' is no regular expression ({error})"
                     raise UserError(f"{lines.at((*key, name, index))}: {what}; correct it.") from None
+    for name, others in cues.rules.outranks.items():
+        for entity in (name, *others):
+            if entity not in cues.pathology:
+                what = f"'outranks' names '{entity}', which is no entity of 'pathology'"
+                raise UserError(f"{lines.at(('rules', 'outranks', name))}: {what}; correct it.")
     known = [
         re.escape(word) for path in place.overlays for text in overlay.read(path)[0].known for word in expand(text)
     ]

@@ -74,6 +74,9 @@ def is_path(domain: str | Path) -> bool:
 
 def _base(domain: str | Path, folder: Path | None, depth: int = 0) -> Place:
     if not is_path(domain):
+        if folder is None and not (DOMAINS / f"{domain}.yaml").is_file():
+            organs = ", ".join(sorted(p.stem for p in DOMAINS.glob("*.yaml") if "_" not in p.stem))
+            raise UserError(f"there is no organ '{domain}'; packaged are {organs}, or give the path of a YAML file.")
         return Place(folder or DOMAINS, str(domain))
     path = Path(VERSIONED.sub("", str(domain))).absolute()
     if not path.is_file():

@@ -11,7 +11,7 @@ from tigerdata.reports.clauses import HARD, Clause
 from tigerdata.reports.resolve import Evidence
 from tigerdata.reports.text import normalise
 
-CANCERS = ("ATC", "MTC", "FTC", "PTC", "other_malignant")
+NO_CANCER = ("benign", "indeterminate")  # every other entity of an organ's file is a cancer
 # A pathologist's "consistent with" is a diagnosis, unlike a radiologist's.
 AFFIRMED = re.compile(r"consistent|考虑|倾向|appears|likely|favou?r")
 NOT_HERE = re.compile(
@@ -20,11 +20,13 @@ NOT_HERE = re.compile(
 
 
 def parse_pathology(text: str, domain: str = "thyroid") -> dict[str, Any]:
-    """Subtype of a pathology text: benign, PTC, FTC, MTC, ATC, other_malignant, indeterminate or none.
+    """Subtype of a pathology text: benign, one of the organ's cancers (thyroid: PTC, FTC, MTC, ATC, other_malignant),
+    indeterminate or none.
 
-    Returns `{"subtype", "conflict", "evidence"}`. A cancer goes before a benign entity, anaplastic carcinoma before the
-    carcinoma it grew from; other cancers side by side are a conflict, named in `conflict` ("MTC; PTC"), and the first
-    one is the subtype. A suspected cancer is indeterminate. Nothing is raised for any text.
+    Returns `{"subtype", "conflict", "evidence"}`. A cancer goes before a benign entity, and before the cancers that it
+    outranks by the organ's rules (anaplastic carcinoma before the one it grew from); other cancers side by side are a
+    conflict, named in `conflict` ("MTC; PTC"), and the first one is the subtype. A suspected cancer is indeterminate.
+    Nothing is raised for any text.
     """
     source = normalise(text)
     evidence = Evidence(source)
@@ -32,12 +34,12 @@ def parse_pathology(text: str, domain: str = "thyroid") -> dict[str, Any]:
     for clause in _clauses(source.text):
         _read(source.text, clause, domain, found)
     certain = sorted(row for row in found if row[3])
-    hedged = [row for row in found if not row[3] and row[2] in CANCERS]
-    cancers = list(dict.fromkeys(name for _, _, name, _ in certain if name in CANCERS))
+    hedged = [row for row in found if not row[3] and row[2] not in NO_CANCER]
     names = {row[2] for row in certain}
-    if "ATC" in cancers:
-        subtype, conflict = "ATC", None
-    elif cancers:
+    outranks = load_cues(domain).rules.outranks
+    below = {other for name in names for other in outranks.get(name, ())}
+    cancers = [n for n in dict.fromkeys(row[2] for row in certain) if n not in NO_CANCER and n not in below]
+    if cancers:
         subtype, conflict = cancers[0], "; ".join(sorted(cancers)) if len(cancers) > 1 else None
     else:
         subtype = "indeterminate" if hedged or "indeterminate" in names else "benign" if "benign" in names else "none"

@@ -79,11 +79,15 @@ def ingest_pathology(
     if conflicts:
         result["conflict_list"] = str(ws.path / CONFLICTS)
         following = (
-            f"{len(conflicts)} conflicts are left out of every label: settle those in {CONFLICTS} and ingest the "
+            f"Conflicts are left out of every label: settle the {len(conflicts)} in {CONFLICTS} and ingest the "
             "corrected rows under the same pathology number."
         )
     elif rejects.total:
         following = f"Correct the lines that {REJECTS} names and run the same command again."
+    elif subtypes.get("none", 0) > sum(subtypes.values()) / 2:
+        following = (
+            "Most texts name no subtype: check that the column holds pathology, else name it with --map text=COLUMN."
+        )
     else:
         following = "Read the images next, with `tigerdata ingest images FOLDER`."
     return result | {"next": following}

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from kb.errors import UserError
+from tigerdata.reports.work import batches, begin
 
 Row = Mapping[str, Any]
 PART = 256
@@ -49,14 +49,14 @@ def parse_rows(
             yield parse_row(row, domain, pathology, computed)
         return
     work = partial(parse_part, domain=domain, pathology=pathology, computed=computed)
-    source = iter(rows)
+    parts = batches(rows, PART)
     # Started anew, not forked: a forked process would inherit the threads and locks of DuckDB and torch.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         waiting: deque[Future[list[dict[str, Any]]]] = deque()
         try:
             while True:
-                while len(waiting) < workers * AHEAD and (part := list(islice(source, PART))):
+                while len(waiting) < workers * AHEAD and (part := next(parts, None)):
                     waiting.append(pool.submit(work, part))
                 if not waiting:
                     return

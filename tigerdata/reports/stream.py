@@ -12,6 +12,9 @@ from kb.errors import UserError
 from tigerdata.reports.encodings import decode
 from tigerdata.reports.parser import parse_many
 
+# Read as plain text, a table would be one long report of many patients.
+TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".parquet")
+
 
 def parse_stream(
     file: str, domain: str = "thyroid", pathology: bool = False, computed: bool = False, workers: int = 1
@@ -27,6 +30,10 @@ def parse_stream(
         path = Path(file)
         if not path.is_file():
             raise UserError(f"there is no file {path}; give a text or JSONL file, or - for standard input.")
+        if path.suffix.lower() in TABLES:
+            raise UserError(
+                f"{path.name} is a table, not a report; read it with `tigerdata ingest reports {path.name}`."
+            )
         name, data = path.name, path.read_bytes()
     text, _ = decode(data, name)
     rows = _lines(text, name) if text.lstrip().startswith("{") else [{"id": Path(name).stem, "text": text}]

@@ -5,14 +5,16 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-import spacy
-from spacy.matcher import PhraseMatcher
-from spacy.tokens import Doc
-
 import kb
 from kb.cues import load_cues
 from kb.yamlfile import expand
+from tigerdata.reports.light import light_imports
 from tigerdata.reports.text import CJK
+
+with light_imports():
+    import spacy
+    from spacy.matcher import PhraseMatcher
+    from spacy.tokens import Doc
 
 # One Chinese character, one Latin word, one number or one sign is a token. spaCy's blank("zh") also cuts Latin words
 # and blank("en") does not cut Chinese, so neither reads a report that mixes both; this tokenizer does.

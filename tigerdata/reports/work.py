@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +17,7 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import ModuleType
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from tigerdata.reports.readers import Reject
 
@@ -141,7 +139,7 @@ def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], 
             report(do_batch(job, number, batch))
         return
     # "spawn": a forked child of a process with DuckDB's and Arrow's threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin)
     waiting: list[Future[Done]] = []
     try:
         for number, batch in [*first]:
@@ -156,12 +154,8 @@ def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], 
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Start of a worker: keep it small, and let it end with its parent."""
-    # spaCy's base library imports these wherever they are installed. Parsing needs none of them; torch alone takes 700
-    # MB and two seconds in each worker. `None` makes an import fail as if it were not there.
-    for name in ("torch", "tensorflow", "mxnet", "cupy"):
-        sys.modules.setdefault(name, cast(ModuleType, None))
+def begin() -> None:
+    """Start of a worker: let it end with its parent."""
     # A worker whose parent was killed would wait for work for ever.
     parent = parent_process()
     if parent is not None:

@@ -11,6 +11,7 @@ from kb.cues import load_cues
 from kb.errors import UserError
 from kb.vocabulary import DOMAINS
 from tigerdata.reports.parser import parse
+from tigerdata.reports.pathology import parse_pathology
 from tigerdata.reports.unread import coverage
 
 BREAST: list[tuple[str, list[dict[str, Any]]]] = [
@@ -154,3 +155,45 @@ def test_real_breast_texts(real_data: Path) -> None:
     for text in set(texts):
         assert all(text[e["start"] : e["end"]] == e["surface"] for e in parse(text, domain="breast")["evidence"])
     assert coverage(texts, "breast").share >= 0.90
+
+
+@pytest.mark.parametrize(
+    ("text", "subtype", "conflict"),
+    [
+        ("(右乳)浸润性小叶癌，2级", "ILC", None),
+        ("左乳浸润性导管癌，伴导管原位癌成分", "IDC", None),
+        ("浸润性导管癌；另见浸润性小叶癌", "IDC", "IDC; ILC"),
+        ("DCIS, left breast", "in_situ", None),
+        ("Fibroadenoma, no atypia", "benign", None),
+        ("未见癌", "none", None),
+    ],
+)
+def test_pathology_of_the_breast(text: str, subtype: str, conflict: str | None) -> None:
+    found = parse_pathology(text, domain="breast")
+    assert (found["subtype"], found["conflict"]) == (subtype, conflict)
+
+
+@pytest.mark.parametrize(
+    ("text", "subtype"),
+    [
+        ("甲状腺间变癌，另见乳头状癌", "ATC"),
+        ("甲状腺未分化癌", "ATC"),
+        ("滤泡亚型乳头状癌", "PTC"),
+        ("Oncocytic (Hürthle cell) carcinoma", "other_malignant"),
+    ],
+)
+def test_names_of_thyroid_cancers_that_contain_others(text: str, subtype: str) -> None:
+    assert parse_pathology(text)["subtype"] == subtype
+
+
+def test_an_unknown_organ_names_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"no organ 'lung'; packaged are breast, chest, thyroid"):
+        parse("A nodule.", domain="lung")
+
+
+def test_what_outranks_must_be_an_entity(tmp_path: Path) -> None:
+    for file in DOMAINS.glob("breast*.yaml"):
+        text = file.read_text(encoding="utf-8").replace("outranks: {IDC:", "outranks: {IDD:")
+        (tmp_path / file.name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"breast_reports\.yaml:\d+.*'IDD'"):
+        load_cues("breast", tmp_path)

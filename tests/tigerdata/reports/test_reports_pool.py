@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from kb.errors import UserError
 from tigerdata.reports import pool
 from tigerdata.reports.parser import parse_many
+from tigerdata.reports.stream import parse_stream
 
 PLACES = ["左叶上极", "右叶下极", "峡部", "双叶"]
 REPORTS = [
@@ -62,3 +66,18 @@ def test_a_killed_worker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pool, "parse_part", _die)
     with pytest.raises(UserError, match="fewer workers"):
         list(parse_many(ROWS, workers=2))
+
+
+def test_parsing_leaves_torch_alone_and_importable() -> None:
+    code = (
+        "import sys, importlib.util as u; from tigerdata.reports.parser import parse; parse('Solid nodule.'); "
+        "assert 'torch' not in sys.modules; assert u.find_spec('torch') is None or __import__('torch')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_table_is_no_report(tmp_path: Path) -> None:
+    table = tmp_path / "reports.csv"
+    table.write_text("findings\nsolid nodule\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"reports\.csv is a table.*tigerdata ingest reports"):
+        next(parse_stream(str(table)))
