@@ -29,8 +29,17 @@ from tigergen.augment.draws import (
 FORMAT = "tiger-plan/1"
 
 # What the donor's mask and edge map decide, and how much a disagreement with the row weighs. The plane comes first: a
-# transverse layout under a longitudinal prompt contradicts itself.
-LAYOUT = {"sonogram_direction": 100, "shape": 4, "margin": 4, "aspect": 4, "diameter": 1, "nodule_location": 1}
+# transverse layout under a longitudinal prompt contradicts itself. The edges show the capsule, so they decide the
+# extension too: words alone reached .54 of it where the layouts of real nodules give .92.
+LAYOUT = {
+    "sonogram_direction": 100,
+    "extension": 5,
+    "shape": 4,
+    "margin": 4,
+    "aspect": 4,
+    "diameter": 1,
+    "nodule_location": 1,
+}
 
 
 def plan_id(plan: Mapping[str, Any]) -> str:
@@ -184,7 +193,7 @@ def make_plan(
 
 SAMPLING: dict[str, Any] = {
     "steps": 15,
-    "guidance": 2.0,
+    "guidance": 1.4,
     "sampler": "dpm++",
     "mode": "joint",
     "quality": "donor",

@@ -149,7 +149,7 @@ class TigerPipeline(DiffusionPipeline):
         tau: Mapping[str, float] | None = None,
         seeds: Sequence[int] | None = None,
         steps: int = 15,
-        guidance: float = 2.0,
+        guidance: float = 1.4,
         sampler: str = "dpm++",
         mode: str = "joint",
         init_images: np.ndarray | None = None,
@@ -164,7 +164,8 @@ class TigerPipeline(DiffusionPipeline):
         mode is `text`). roles: a list of (phrase, role) for each FG prompt; tau: frequency of joint phrases, by
         default that of the training corpus. seeds: one an image (default 0, 1, ...); image k is drawn from seeds[k]
         alone, so the rest of the batch changes it by rounding only (at most 1-2 grey levels in few pixels).
-        guidance: beta of equation 13 (2.5 follows edges closer but raises the contrast). sampler: `dpm++` or `ddim`.
+        guidance: beta of equation 13 (2 and more follow edges closer but exaggerate: hypoechoic turns markedly so).
+        sampler: `dpm++` or `ddim`.
         mode: `joint` (both encoders, fused), `sequential` (nodule with the FG-Encoder, then the rest around it with
         the BG-Encoder), `fg`, `bg`, `text` (no encoder).
         init_images and strength: refine real images uint8 [B, H, W], from 0 (keep) to 1 (noise), default 0.5.
