@@ -5,11 +5,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from kb.errors import UserError
 from kb.locate import DOMAINS, Place, is_path, locate
-from kb.yamlfile import Key, Lines, expand, mistake, read_yaml
+from kb.yamlfile import Key, Lines, checked, expand, read_yaml
 
 NOTHING = re.compile(r"(?!)")
 OVERLAY = "overlay"  # class of `known` that holds the words of overlays
@@ -198,11 +198,7 @@ def _load(place: Place) -> Cues:
     from kb import overlay
 
     lines = Lines()
-    content = _with_common(place, lines)
-    try:
-        cues = Cues.model_validate(content)
-    except ValidationError as error:
-        raise mistake(lines, error) from None
+    cues = checked(Cues, _with_common(place, lines), lines)
     tables: list[tuple[Key, dict[str, tuple[str, ...]]]] = [
         (("cues",), cues.cues),
         (("diagnosis",), cues.diagnosis),

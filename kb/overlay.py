@@ -18,15 +18,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kb.checks import LANGUAGES, Checker
 from kb.errors import UserError
 from kb.locate import locate
 from kb.vocabulary import KnowledgeBase, Override, Role
-from kb.yamlfile import Key, Lines, expand, mistake, read_yaml
-
-ROLES: tuple[Role, ...] = ("particular", "joint", "common")
+from kb.yamlfile import Key, Lines, checked, expand, read_yaml
 
 
 class _Part(BaseModel):
@@ -67,11 +65,7 @@ class Overlay(_Part):
 def read(path: Path) -> tuple[Overlay, Lines]:
     """Read an overlay and where everything stands in it; UserError with file and line for a mistake in its shape."""
     lines = Lines()
-    content = read_yaml(path, lines)
-    try:
-        return Overlay.model_validate(content), lines
-    except ValidationError as error:
-        raise mistake(lines, error) from None
+    return checked(Overlay, read_yaml(path, lines), lines), lines
 
 
 def lay(base: KnowledgeBase, path: Path) -> KnowledgeBase:

@@ -4,12 +4,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import kb
 from kb.errors import UserError
 from kb.locate import locate
-from kb.yamlfile import Key, Lines, mistake, read_yaml
+from kb.yamlfile import Key, Lines, checked, read_yaml
 
 Values = dict[str, tuple[str, ...]]
 UNDETERMINED = "undetermined"
@@ -63,11 +63,7 @@ def load_scores(domain: str = "thyroid", folder: Path | None = None) -> Scores |
     if not path.is_file():
         return None
     lines = Lines()
-    content = read_yaml(path, lines)
-    try:
-        scores = Scores.model_validate(content)
-    except ValidationError as error:
-        raise mistake(lines, error) from None
+    scores = checked(Scores, read_yaml(path, lines), lines)
     base = kb.load(domain, folder)
     for name, system in scores.systems.items():
         if system.source not in scores.sources:

@@ -5,12 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kb.checks import Checker
 from kb.errors import UserError
 from kb.locate import DOMAINS, Place, is_path, locate
-from kb.yamlfile import Lines, expand, mistake, read_yaml
+from kb.yamlfile import Lines, checked, expand, read_yaml
 
 __all__ = ["DOMAINS", "Attribute", "KnowledgeBase", "Override", "Role", "Scope", "Subtype", "Value", "load"]
 
@@ -221,10 +221,7 @@ def _load(place: Place) -> KnowledgeBase:
     content: dict[str, Any] = {}
     for part in ("", "_subtypes"):
         content |= read_yaml(place.file(part), lines)
-    try:
-        base = KnowledgeBase.model_validate(content)
-    except ValidationError as error:
-        raise mistake(lines, error) from None
+    base = checked(KnowledgeBase, content, lines)
     check = Checker(base, lines)
     if base.overrides:
         check.fail(("overrides",), "'overrides' belongs into no file of an organ; use an overlay")

@@ -3,15 +3,16 @@
 import re
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from kb.errors import UserError
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
+M = TypeVar("M", bound="BaseModel")
 Key = tuple[str | int, ...]
 
 
@@ -81,7 +82,17 @@ def read_yaml(path: Path, lines: Lines, extended: bool = False) -> dict[str, Any
     return content
 
 
-def mistake(lines: Lines, error: "ValidationError") -> UserError:
+def checked(model: type[M], content: Any, lines: Lines) -> M:
+    """The content of a file as a model. Raises UserError, one sentence with file and line, where its shape is wrong."""
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise _mistake(lines, error) from None
+
+
+def _mistake(lines: Lines, error: "ValidationError") -> UserError:
     """The first thing that the shape of a file gets wrong, as one sentence with file and line."""
     first = error.errors(include_url=False)[0]
     path: Key = tuple(part for part in first["loc"] if part != "[key]")

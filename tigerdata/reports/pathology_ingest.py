@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tigerdata.progress import Progress
 from tigerdata.reports import personal
 from tigerdata.reports.readers import Reject, Row, Source, find_sources
 from tigerdata.reports.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Rejects, write_list
@@ -36,7 +37,7 @@ _CONFLICTS = """
 def ingest_pathology(
     ws: Workspace,
     files: str | Path | Iterable[str | Path],
-    progress: Callable[[Mapping[str, Any]], None] | None = None,
+    progress: Progress | None = None,
     *,
     mapping: Mapping[str, str] | None = None,
     encoding: str | None = None,
@@ -106,7 +107,7 @@ def _ingest_file(
 
     from kb import store
     from tigerdata.reports.commit import note_ingest
-    from tigerdata.reports.joined import join_columns
+    from tigerdata.reports.joined import text_of
     from tigerdata.reports.pathology import (
         parse_pathology,
     )  # brings spaCy, which the reports' main process does without
@@ -136,7 +137,7 @@ def _ingest_file(
             before.discard(name)
             counts["corrected"] += 1
         stored[name] = key
-        text = values.get("text") or join_columns(values.get("findings", ""), values.get("impression", ""))
+        text = text_of(values)
         # Cleaned before it is read: the words that name an entity are stored.
         clean = personal.redact(text, known=row.personal)
         here.update(clean.removed)

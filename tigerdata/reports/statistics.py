@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +132,3 @@ def coverage(ws: Workspace) -> dict[str, Any]:
     found = read_share(texts, ws.domain)
     frequent = {word: count for word, count in found.words.most_common(25) if count >= FEWEST_REPORTS}
     return {"texts": found.texts, "explained": round(found.share, 4), "unexplained": frequent}
-
-
-def to_json(value: Any) -> str:
-    """Statistics as JSON text with Chinese characters kept."""
-    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -67,14 +67,14 @@ def do_batch(job: Job, number: int, tasks: list[Task]) -> Done:
     import kb
     from tigerdata.reports import personal
     from tigerdata.reports.dates import shift_iso
-    from tigerdata.reports.joined import join_columns
+    from tigerdata.reports.joined import text_of
     from tigerdata.reports.rows import SCHEMAS, report_rows
 
     done = Done()
     reports = []
     for task in tasks:
         values = task.values
-        text = values.get("text") or join_columns(values.get("findings", ""), values.get("impression", ""))
+        text = text_of(values)
         clean = personal.redact(text, job.level, task.shift_days, _known(task))
         done.removed.update(clean.removed)
         date = values.get("exam_date")

@@ -21,6 +21,7 @@ from kb.files import atomic_write, write_json
 from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.data import Cases, content_digest, load_cases
+from tigergen.evaluation.judge import to_input
 from tigergen.evaluation.judge_network import JudgeNetwork, computes_bfloat16
 
 Images = NDArray[np.uint8]
@@ -132,11 +133,6 @@ def case_weights(part: Part, variant: Variant) -> NDArray[np.float64]:
     return weights / weights.sum()
 
 
-def to_input(images: Images) -> torch.Tensor:
-    """Float32 [B, 1, H, W] in about -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(images)).float()[:, None] / 127.5 - 1
-
-
 def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, progress: Progress | None = None) -> Any:
     """Train on batches of 32 with AdamW and a one-cycle rate for a fixed number of iterations; the last weights count.
 
@@ -159,7 +155,8 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
     model.train()
     for step, rows in enumerate(order):
         images = part.images[rows]
-        x = to_input(images if change is None else change(images)).contiguous(memory_format=torch.channels_last)
+        x = to_input(images if change is None else change(images), model.size)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             logits = model(x)[:, 0]
         loss = F.binary_cross_entropy_with_logits(logits.float(), y[rows])
@@ -175,7 +172,7 @@ def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, p
 @torch.no_grad()
 def predict(model: Any, images: Images) -> NDArray[np.float64]:
     """Probability of the target [N]."""
-    parts = [torch.sigmoid(model(to_input(images[i : i + 256]))[:, 0]) for i in range(0, len(images), 256)]
+    parts = [torch.sigmoid(model(to_input(images[i : i + 256], model.size))[:, 0]) for i in range(0, len(images), 256)]
     return torch.cat(parts).double().numpy()
 
 

@@ -90,7 +90,7 @@ class _Run:
             last = done == self.steps
             if self._due(done, "held_out_every") or last:
                 held_out = self._held_out()
-                self._check_divergence(done, held_out)
+                self._check_divergence(done, row["loss"], held_out)
             if self._due(done, "grid_every") or (last and self.settings["grid_every"]):
                 self._draw_grid(done)
             # Sampling between the steps belongs to the price of a run, so it counts in images a second.
@@ -159,9 +159,8 @@ class _Run:
             value = self.task.held_out()
         return None if value is None else round(value, 6)
 
-    def _check_divergence(self, done: int, held_out: float | None) -> None:
+    def _check_divergence(self, done: int, loss: float, held_out: float | None) -> None:
         """Stop when held-out and training loss have both doubled; the first alone is a model that memorises."""
-        loss = sum(self.losses) / len(self.losses)
         if held_out is None:
             return
         best_held_out, best_loss = self.best or (held_out, loss)
