@@ -15,32 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from inputs import real_texts, simulated_texts
 
 from tigerdata.reports.work import cores
 
 REPORTS = 68_386
 MUST_FIRST_S, MUST_AGAIN_S, MUST_GB = 60.0, 15.0, 1.0
-
-
-def real_texts(folder: Path) -> list[str]:
-    """The distinct thyroid texts; `_2DS_`, `_SCM_` … stand where sizes were."""
-    parts = json.loads((folder / "reports_zh" / "thyroid.json").read_text(encoding="utf-8"))
-    return sorted({row["finding"] for rows in parts.values() for row in rows})
-
-
-def simulated_texts() -> list[str]:
-    """Findings of simulated patients, Chinese and English."""
-    from tigerdata.phantom.corpus import patients, read_settings
-    from tigerdata.phantom.reporting import write_report
-
-    corpus = read_settings({"counts": {"train": {"benign": 300, "PTC": 300, "FTC": 300}}, "seed": 1})
-    texts = []
-    for number, (patient, frames) in enumerate(patients(corpus)):
-        for visit in {id(v): v for v, _ in frames}.values():
-            rng = np.random.default_rng(number)
-            report = write_report(patient, visit, visit.planes, corpus.languages, corpus.stated_fraction, rng)
-            texts.append(f"{report.findings}\n{report.impression}")
-    return texts
 
 
 def rows(texts: list[str], count: int) -> Iterator[dict[str, str]]:
@@ -111,7 +91,7 @@ def main() -> None:
     from tigerdata.workspace import Workspace
 
     folder = os.environ.get("TIGER_REAL_DATA")
-    texts = real_texts(Path(folder)) if folder else simulated_texts()
+    texts = sorted(set(real_texts(Path(folder)))) if folder else simulated_texts(300, seed=1)
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "reports.jsonl"
         characters = 0

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from inputs import real_texts, simulated_texts
 
 REPEATS = 30
 MEDSPACY = """
@@ -37,37 +38,18 @@ print(json.dumps({"version": getattr(medspacy, "__version__", "?"), "seconds": t
 """
 
 
-def simulated(language: str) -> list[str]:
-    """Simulated reports of one language."""
-    import numpy as np
-
-    from tigerdata.phantom.corpus import patients, read_settings
-    from tigerdata.phantom.reporting import write_report
-    from tigerdata.reports.joined import join_columns
-
-    corpus = read_settings({"counts": {"train": {"benign": 60, "PTC": 60, "FTC": 60}}, "seed": 7})
-    texts = []
-    for patient, frames in patients(corpus):
-        for visit in {id(v): v for v, _ in frames}.values():
-            rng = np.random.default_rng(len(texts))
-            report = write_report(patient, visit, visit.planes, (language,), corpus.stated_fraction, rng)
-            texts.append(join_columns(report.findings, report.impression))
-    return texts
-
-
 def chinese() -> tuple[str, list[str]]:
     """Name and texts of the Chinese input."""
     folder = os.environ.get("TIGER_REAL_DATA")
     if not folder:
-        return "simulated", simulated("zh")
-    rows = json.loads((Path(folder) / "reports_zh" / "thyroid.json").read_text(encoding="utf-8"))
-    return "real thyroid texts", [row["finding"] for part in rows.values() for row in part]
+        return "simulated", simulated_texts(60, 7, ("zh",))
+    return "real thyroid texts", real_texts(Path(folder))
 
 
 def english(gold: Path | None) -> tuple[str, list[str]]:
     """Name and texts of the English input."""
     if gold is None:
-        return "simulated", simulated("en")
+        return "simulated", simulated_texts(60, 7, ("en",))
     cases = yaml.safe_load(gold.read_text(encoding="utf-8"))["reports"]
     return f"gold texts x{REPEATS}", [case["text"] for case in cases if case["lang"] == "en"] * REPEATS
 

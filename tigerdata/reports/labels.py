@@ -1,22 +1,24 @@
 """The class of every nodule, as one query that the statistics build on."""
 
+# What several rows of one target say together: '?' where they contradict each other.
+_ONE = "CASE WHEN bool_or(conflict) OR count(DISTINCT named) > 1 THEN '?' ELSE max(named) END AS label"
 # The pathology of the nodule itself, else of its examination, else of its patient, else the label of its image. Where
 # pathology contradicts itself the class is unknown: a label from elsewhere would be known to be doubtful.
-NODULE_LABELS = """
+NODULE_LABELS = f"""
 said AS (
     SELECT patient_id, exam_id, nodule_ordinal, coalesce(conflict, '') <> '' AS conflict,
            CASE WHEN subtype NOT IN ('none', 'indeterminate') THEN subtype END AS named
     FROM pathology WHERE patient_id IS NOT NULL),
 by_nodule AS (
     SELECT patient_id, exam_id, nodule_ordinal,
-           CASE WHEN bool_or(conflict) OR count(DISTINCT named) > 1 THEN '?' ELSE max(named) END AS label
+           {_ONE}
     FROM said WHERE exam_id IS NOT NULL AND nodule_ordinal IS NOT NULL GROUP BY ALL),
 by_exam AS (
     SELECT patient_id, exam_id,
-           CASE WHEN bool_or(conflict) OR count(DISTINCT named) > 1 THEN '?' ELSE max(named) END AS label
+           {_ONE}
     FROM said WHERE exam_id IS NOT NULL GROUP BY ALL),
 by_patient AS (
-    SELECT patient_id, CASE WHEN bool_or(conflict) OR count(DISTINCT named) > 1 THEN '?' ELSE max(named) END AS label
+    SELECT patient_id, {_ONE}
     FROM said GROUP BY ALL),
 labels AS (
     SELECT n.nodule_id, coalesce(n.patient_id, n.report_id, n.nodule_id) AS person,

@@ -6,16 +6,11 @@ million rows need no more memory than a thousand.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
-from kb.errors import UserError
-from tigerdata.reports.work import batches, begin
+from tigerdata.reports.work import batches, in_order
 
 Row = Mapping[str, Any]
 PART = 256
@@ -49,22 +44,5 @@ def parse_rows(
             yield parse_row(row, domain, pathology, computed)
         return
     work = partial(parse_part, domain=domain, pathology=pathology, computed=computed)
-    parts = batches(rows, PART)
-    # Started anew, not forked: a forked process would inherit the threads and locks of DuckDB and torch.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
-        waiting: deque[Future[list[dict[str, Any]]]] = deque()
-        try:
-            while True:
-                while len(waiting) < workers * AHEAD and (part := next(parts, None)):
-                    waiting.append(pool.submit(work, part))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a worker process was ended from outside; run the command again with fewer workers."
-            ) from None
-        finally:
-            for future in waiting:
-                future.cancel()
+    for part in in_order(work, ((part,) for part in batches(rows, PART)), workers, AHEAD * workers):
+        yield from part

@@ -9,21 +9,25 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, starmap
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from kb.errors import UserError
 from tigerdata.reports.readers import Reject
 
 BATCH = 1000
+AHEAD = 3
 PARSER_FAULT = "the parser fails on its text: please report this fault of the program"
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -125,36 +129,43 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None], size: int | None = None) -> None:
-    """Do all batches in order, in this process or in `workers` of them, and report each when it is done.
+def in_order(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers: int, most: int) -> Iterator[R]:
+    """Results of `work(*call)` in the order of the calls, from `workers` processes.
 
-    Few batches never start processes. At most three batches a worker wait, so that memory does not grow with the file.
+    At most `most` calls are taken at a time, the last of them while the others wait or run, so that memory does not
+    grow with their number. Raises what `work` raises, and UserError when a process is ended from outside; what waits is
+    then given up.
     """
-    numbered = enumerate(batches(tasks, size or BATCH))
-    first = list(islice(numbered, 3))
-    if workers < 2 or len(first) < 3:
-        for number, batch in [*first]:
-            report(do_batch(job, number, batch))
-        for number, batch in numbered:
-            report(do_batch(job, number, batch))
-        return
     # "spawn": a forked child of a process with DuckDB's and Arrow's threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=begin)
-    waiting: list[Future[Done]] = []
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
+    waiting: deque[Future[R]] = deque()
     try:
-        for number, batch in [*first]:
-            waiting.append(pool.submit(do_batch, job, number, batch))
-        for number, batch in numbered:
-            if len(waiting) >= 3 * workers:
-                report(waiting.pop(0).result())
-            waiting.append(pool.submit(do_batch, job, number, batch))
-        for future in waiting:
-            report(future.result())
+        for call in calls:
+            if len(waiting) == most - 1:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, *call))
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("a worker process was ended from outside; run the command again with fewer workers.") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def begin() -> None:
+def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None], size: int | None = None) -> None:
+    """Do all batches in order, in this process or in `workers` of them, and report each when it is done.
+
+    Few batches never start processes.
+    """
+    numbered = enumerate(batches(tasks, size or BATCH))
+    first = list(islice(numbered, 3))
+    calls = ((job, number, batch) for number, batch in chain(first, numbered))
+    alone = workers < 2 or len(first) < 3
+    for done in starmap(do_batch, calls) if alone else in_order(do_batch, calls, workers, AHEAD * workers + 1):
+        report(done)
+
+
+def _begin() -> None:
     """Start of a worker: let it end with its parent."""
     # A worker whose parent was killed would wait for work for ever.
     parent = parent_process()

@@ -1,0 +1,29 @@
+"""Texts that the benchmarks of the report room share: the real thyroid texts, or simulated reports."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def real_texts(folder: Path) -> list[str]:
+    """The thyroid texts of a folder of real data, repetitions included; `_2DS_`, `_SCM_` … stand where sizes were."""
+    parts = json.loads((folder / "reports_zh" / "thyroid.json").read_text(encoding="utf-8"))
+    return [row["finding"] for rows in parts.values() for row in rows]
+
+
+def simulated_texts(images: int, seed: int, languages: Sequence[str] = ("zh", "en")) -> list[str]:
+    """Findings and impression of simulated patients, `images` of each of three classes."""
+    import numpy as np
+
+    from tigerdata.phantom.corpus import patients, read_settings
+    from tigerdata.phantom.reporting import write_report
+    from tigerdata.reports.joined import join_columns
+
+    corpus = read_settings({"counts": {"train": dict.fromkeys(("benign", "PTC", "FTC"), images)}, "seed": seed})
+    texts: list[str] = []
+    for patient, frames in patients(corpus):
+        for visit in {id(v): v for v, _ in frames}.values():
+            rng = np.random.default_rng(len(texts))
+            report = write_report(patient, visit, visit.planes, tuple(languages), corpus.stated_fraction, rng)
+            texts.append(join_columns(report.findings, report.impression))
+    return texts
