@@ -83,7 +83,7 @@ def test_output_for_machines(study: Workspace, tmp_path: Path) -> None:
         (["terms", "--target", "XYZ"], "no class 'XYZ'"),
         (["explain", "nobody"], "neither a file nor a report 'nobody'"),
         (["kb", "query", "DROP TABLE reports"], "one SELECT statement"),
-        (["kb", "show", "--domain", "knee"], "no file knee.yaml"),
+        (["kb", "show", "--domain", "knee"], "there is no organ 'knee'; packaged are breast, chest, thyroid"),
         (["kb", "show", "--attribute", "colour"], "no attribute 'colour'"),
         (["kb", "export", "out", "--format", "xml"], "no format 'xml'"),
         (["kb", "diff", "thyroid", "nowhere.yaml"], "no file"),
