@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from kb.errors import UserError
 from kb.locate import DOMAINS, Place, is_path, locate
+from kb.needed import Lookup
 from kb.yamlfile import Key, Lines, checked, expand, read_yaml
 
 NOTHING = re.compile(r"(?!)")
+DIAGNOSIS = "diagnosis:"
+OF_TEXTS = ("heading_", "field", "lost_end")  # cues that cut a text into clauses, never asked of a clause
 OVERLAY = "overlay"  # class of `known` that holds the words of overlays
 
 if TYPE_CHECKING:
@@ -131,6 +134,17 @@ class Cues(BaseModel):
     def entities(self) -> dict[str, re.Pattern[str]]:
         """Compiled patterns of the pathological entities by subtype, the one that wins an overlap first."""
         return {name: alternation(patterns) for name, patterns in self.pathology.items()}
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Which cues, and which diagnoses (as `DIAGNOSIS` and the name), a clause can hold at all."""
+        of_clauses = {name: patterns for name, patterns in self.cues.items() if not name.startswith(OF_TEXTS)}
+        return Lookup({**of_clauses, **{DIAGNOSIS + name: patterns for name, patterns in self.diagnosis.items()}})
+
+    @cached_property
+    def diagnosis_keys(self) -> frozenset[str]:
+        """The diagnoses as `lookup` names them."""
+        return frozenset(DIAGNOSIS + name for name in self.diagnosis)
 
     def __getitem__(self, name: str) -> re.Pattern[str]:
         return self._compiled[name]

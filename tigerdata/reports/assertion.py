@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from re import Pattern
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kb.cues import Cues
-
-if TYPE_CHECKING:
-    from tigerdata.reports.clauses import Clause
 
 Span = tuple[int, int]
 
@@ -22,41 +18,30 @@ class Assertion(NamedTuple):
 
 
 POSITIVE = Assertion("positive")
+CUES = ("negation_before", "negation_after", "negation_trap", "negation_stop", "uncertain_before", "uncertain_after")
 
 
 class Scopes:
     """The cues of one clause; `of(start, end)` judges a term of it.
 
-    `covered` are spans of terms: a cue inside a term (无回声, 未分化, 不规则) is part of the term. `inherited` is a
-    denial whose list goes on over a comma ("no evidence of A, B or C").
+    `spans(name)` gives the places of a cue in the clause, `begin` is where the clause begins. `covered` are spans of
+    terms: a cue inside a term (无回声, 未分化, 不规则) is part of the term.
     """
 
-    def __init__(
-        self, cues: Cues, text: str, clause: Clause, covered: Sequence[Span], inherited: Span | None = None
-    ) -> None:
-        self.begin, self.end = clause.start, clause.end
-        self.inherited = inherited
-        self._read(cues, text, covered)
+    __slots__ = ("after", "before", "begin", "hedge_after", "hedge_before", "plain", "stops")
 
-    @classmethod
-    def over(cls, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> Scopes:
-        """The cues of a text that is one clause."""
-        scopes = cls.__new__(cls)
-        scopes.begin, scopes.end, scopes.inherited = 0, len(text), None
-        scopes._read(cues, text, covered)
-        return scopes
+    def __init__(self, spans: Callable[[str], Sequence[Span]], begin: int, covered: Sequence[Span]) -> None:
+        def free(name: str, taken: Sequence[Span]) -> Sequence[Span]:
+            found = spans(name)
+            return [s for s in found if not any(a < s[1] and s[0] < b for a, b in taken)] if found else ()
 
-    def _read(self, cues: Cues | Mapping[str, Pattern[str]], text: str, covered: Sequence[Span]) -> None:
-        def spans(name: str, free_of: Sequence[Span]) -> list[Span]:
-            found = [m.span() for m in cues[name].finditer(text, self.begin, self.end) if m.end() > m.start()]
-            return [s for s in found if not any(a < s[1] and s[0] < b for a, b in free_of)]
-
-        traps = spans("negation_trap", covered)
-        self.before = spans("negation_before", [*covered, *traps])
-        self.after = spans("negation_after", traps)
-        self.stops = [s[0] for s in spans("negation_stop", covered)]
-        self.hedge_before = spans("uncertain_before", covered)
-        self.hedge_after = spans("uncertain_after", covered)
+        self.begin = begin
+        traps = free("negation_trap", covered)
+        self.before = free("negation_before", [*covered, *traps])
+        self.after = free("negation_after", traps)
+        self.stops = [s[0] for s in free("negation_stop", covered)]
+        self.hedge_before = free("uncertain_before", covered)
+        self.hedge_after = free("uncertain_after", covered)
         self.plain = not (self.before or self.after or self.hedge_before or self.hedge_after)
 
     def _open(self, cue_end: int, start: int) -> bool:
@@ -65,10 +50,10 @@ class Scopes:
 
     def of(self, start: int, end: int) -> Assertion:
         """Assertion of the span [start, end)."""
-        return self.judge(start, end, self.inherited)
+        return self.judge(start, end, None)
 
     def judge(self, start: int, end: int, inherited: Span | None) -> Assertion:
-        """Assertion of the span [start, end) where a denial may reach over from an earlier clause."""
+        """Assertion of the span [start, end); `inherited`: a denial whose list goes on over a comma."""
         if not self.plain:
             for cue in reversed(self.hedge_before):
                 if cue[1] <= start and self._open(cue[1], start):
@@ -85,3 +70,11 @@ class Scopes:
         if inherited and self._open(self.begin, start):
             return Assertion("negated", inherited)
         return POSITIVE
+
+
+PLAIN = Scopes(lambda name: (), 0, ())  # of a clause without any of CUES
+
+
+def cue_spans(cues: Cues, text: str, begin: int, end: int) -> Callable[[str], Sequence[Span]]:
+    """The places of a cue in text[begin:end], for a clause that has no sheet."""
+    return lambda name: [m.span() for m in cues[name].finditer(text, begin, end) if m.end() > m.start()]

@@ -30,6 +30,7 @@ class Members(State):
         terms: Sequence[Term],
         sizes: Sequence[Size],
     ) -> bool:
+        said = clause.sheet.found
         described = any(t.attribute in self.rules.descriptive for t in terms)
         text = self.text[clause.start : clause.end]
         if self.ordinal is not None and (
@@ -37,24 +38,24 @@ class Members(State):
             or sizes
             or described
             or any(p.pole for p in where)
-            or (where and not self._has("gland_size", clause))
+            or (where and "gland_size" not in said)
         ):
             return True
         if clause.field == "size" and sizes:
             last = self.out.nodules[-1] if self.out.nodules else None
             return last is None or bool(last.sizes) or last.multiple
         if not anchors:
-            weak = self._has("weak_anchor", clause)
-            verb = self._has("introduce", clause)
+            weak = self._first("weak_anchor", clause)
+            verb = self._first("introduce", clause)
             return bool(
                 weak
                 and verb
                 and verb[0] < weak[0]
-                and not self._has("inner", clause)
-                and not self._has("not_entry", clause)
-            ) and (bool(where or self.place.side or self._has("many", clause)))
+                and "inner" not in said
+                and "not_entry" not in said
+            ) and (bool(where or self.place.side or "many" in said))
         anchor = anchors[0]
-        inner = self._has("inner", clause)
+        inner = self._first("inner", clause)
         if inner and inner[1] <= anchor[0] and not where and not self.place.side:
             return False
         if not self.out.nodules:
@@ -64,12 +65,12 @@ class Members(State):
             return False
         if clause.sheet.anaphor and not where:
             return False
-        verb = self._has("introduce", clause)
+        verb = self._first("introduce", clause)
         if not where and ABOUT_PARTS.match(self.text[anchor[1] : anchor[1] + 2]) and not clause.sheet.latin:
             return bool(verb and verb[0] < anchor[0] and self.place.side)
         if verb and (verb[0] < anchor[0] or clause.sheet.latin):
             return not (known and DEFINITE.search(text) and not sizes)
-        if sizes or self._has("many", clause):
+        if sizes or "many" in said:
             return not (known and not known[-1].sizes)
         return bool(where or self.place.side) and not known
 
@@ -98,11 +99,12 @@ class Members(State):
 
     # ---- making ----------------------------------------------------------------------------------------------------
     def _create(self, clause: Clause, anchors: Sequence[Span], where: list[Place], terms: Sequence[Term]) -> None:
-        many = self._has("many", clause) or any(
+        said = clause.sheet.found
+        many = "many" in said or any(
             self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors
         )
         where = [p for p in where if p.side or p.pole] or where
-        if len(where) > 1 and not self._has("each", clause) and not (anchors and self._pair_follows(clause)):
+        if len(where) > 1 and "each" not in said and not (anchors and self._pair_follows(clause)):
             sides = {p.side.value for p in where if p.side}
             where = [Place(None)] if many and len(sides) > 1 else where[:1]
         made = []
@@ -179,7 +181,7 @@ class Members(State):
             group.shared = list(nodule.facts)
             if place.side:
                 nodule.place.side = place.side
-            if self._has("likewise", clause) and place.pole:
+            if "likewise" in clause.sheet.found and place.pole:
                 group.place.pole = place.pole
             unplaced = True
         elif place.side and any(
@@ -246,7 +248,7 @@ class Members(State):
 
     def _attach_sizes(self, clause: Clause, terms: Sequence[Term], sizes: Sequence[Size]) -> None:
         sizes = self._current(clause, sizes)
-        inner = self._has("inner", clause)
+        inner = self._first("inner", clause)
         if inner and any(t.attribute in self.rules.sized_parts for t in terms):
             sizes = [s for s in sizes if s.end <= inner[0]]
         if not sizes or self.weak:
@@ -294,7 +296,7 @@ class Members(State):
             )
 
     def _facts(self, clause: Clause, terms: Sequence[Term], scopes: Judge) -> list[Fact]:
-        inner = self._has("inner", clause)
+        inner = self._first("inner", clause)
         wall = clause.sheet.latin
         facts: list[Fact] = []
         for term in terms:
@@ -312,7 +314,7 @@ class Members(State):
                 rule = "margin word"
             found = scopes.of(term.start, term.end)
             facts.append(Fact(attribute, value, term.start, term.end, found.certainty, found.cue, rule))
-        if self.group and not self.group.refined and self._has("many", clause):
+        if self.group and not self.group.refined and "many" in clause.sheet.found:
             facts = [f for f in facts if not self._undecided(f, facts)]
         return facts
 
@@ -324,7 +326,7 @@ class Members(State):
         return not FIELD_NONE.match(self.text[term.end : clause.end])
 
     def _margin_near(self, clause: Clause) -> bool:
-        if clause.field.startswith("margin") or self._has("margin_word", clause):
+        if clause.field.startswith("margin") or "margin_word" in clause.sheet.found:
             return True
         # "Irregular, spiculated margins": the noun of a lone adjective comes after the comma.
         alone = self.text[clause.start : clause.end].strip() in self.rules.margin_words

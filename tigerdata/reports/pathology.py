@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from kb.cues import load_cues
-from tigerdata.reports.assertion import Scopes
+from tigerdata.reports.assertion import Scopes, cue_spans
 from tigerdata.reports.clauses import HARD, Clause
 from tigerdata.reports.resolve import Evidence
 from tigerdata.reports.text import normalise
@@ -72,7 +72,7 @@ def _read(text: str, clause: Clause, domain: str, found: list[tuple[int, int, st
                 taken.append((*match.span(), name))
     if not taken:
         return
-    scopes = Scopes(cues, text, clause, [(a, b) for a, b, _ in taken])
+    scopes = Scopes(cue_spans(cues, text, clause.start, clause.end), clause.start, [(a, b) for a, b, _ in taken])
     for start, end, name in taken:
         if NOT_HERE.search(text, clause.start, start):
             continue

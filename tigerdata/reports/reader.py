@@ -48,8 +48,9 @@ class Reader(Members):
         if clause.ordinals:
             self.ordinal = clause.ordinals[0]
             self.topic = "nodule" if self.topic != "lymph" else ""
-        if any(self._has("elsewhere", c) for c in [clause, *rest]):
-            self.topic = "other"
+        for part in (clause, *rest):
+            if "elsewhere" in part.sheet.found:
+                self.topic = "other"
 
     def _clause(self, clause: Clause, rest: Sequence[Clause]) -> None:
         terms, sizes, categories = self.content.within(clause)
@@ -80,33 +81,34 @@ class Reader(Members):
                 nodule.category = nodule.category or category
 
     def _find_topic(self, clause: Clause, anchors: Sequence[Span], terms: Sequence[Term], sizes: Sequence[Size]) -> str:
-        place = self._has("organ_place", clause)
-        if self.topic == "other" and (not place or self._has("elsewhere", clause) or not clause.first):
+        said = clause.sheet.found
+        place = "organ_place" in said
+        if self.topic == "other" and (not place or "elsewhere" in said or not clause.first):
             return "other"
-        if self._has("lymph", clause) or (self._has("neck", clause) and not place):
+        if "lymph" in said or ("neck" in said and not place):
             self.topic = "lymph"
             return "lymph"
-        if self._has("other_organ", clause) and not place:
+        if "other_organ" in said and not place:
             self.topic = "other"
             return "other"
         if self.topic in ("lymph", "other") and not place and not (clause.first and anchors and clause.sheet.latin):
             return self.topic
-        gland = self._has("gland", clause)
-        if gland and not anchors and not self._has("largest", clause) and not self._has("every", clause):
+        gland = "gland" in said
+        if gland and not anchors and "largest" not in said and "every" not in said:
             self.topic = "gland"
             measured = self.rules.gland_sizes and sizes and not any(t.attribute == self.rules.texture for t in terms)
             return "nodule" if measured else "gland"
-        if self._has("vascular", clause) and not sizes and not (anchors and clause.sheet.latin):
+        if "vascular" in said and not sizes and not (anchors and clause.sheet.latin):
             return "skip"
-        weak = self._has("weak_anchor", clause) and not self._has("inner", clause)
-        subject = anchors or place or sizes or self._has("largest", clause) or weak
+        weak = "weak_anchor" in said and "inner" not in said
+        subject = anchors or place or sizes or "largest" in said or weak
         if (
             self.topic == "gland"
             and not subject
             and not (clause.first and self.out.nodules and self._about_nodule(terms))
         ):
             return "gland"
-        if self._has("hypothetical", clause) and not (anchors and sizes):
+        if "hypothetical" in said and not (anchors and sizes):
             return "skip"
         self.topic = "nodule"
         return "nodule"
@@ -136,12 +138,13 @@ class Reader(Members):
         rest: Sequence[Clause],
     ) -> bool:
         """A lobe and its measurement without a word about a nodule: gland size, noted as such."""
+        said = clause.sheet.found
         if (
             not self.rules.gland_sizes
             or not sizes
             or anchors
             or self.ordinal is not None
-            or self._has("largest", clause)
+            or "largest" in said
         ):
             return False
         sides = [t for t in terms if t.part and t.value in self.rules.gland_sizes]
@@ -151,7 +154,7 @@ class Reader(Members):
             return False
         if not sides and self._noun_follows(rest):
             return False
-        if sides and not self._has("gland_size", clause) and self._noun_follows(rest):
+        if sides and "gland_size" not in said and self._noun_follows(rest):
             return False
         for term, size in zip(sides or [side], sizes, strict=False):
             if term.value in self.rules.gland_sizes:
@@ -169,7 +172,7 @@ class Reader(Members):
         for clause in rest:
             terms = clause.sheet.terms
             if clause.sheet.anchors or any(t.attribute in self.rules.descriptive for t in terms):
-                return not self._has("gland", clause)
+                return "gland" not in clause.sheet.found
             if any(t.part and t.value in self.rules.gland_sizes for t in terms):
                 return False
         return False
@@ -195,12 +198,13 @@ class Reader(Members):
         sizes: list[Size],
         scopes: Judge,
     ) -> None:
+        said = clause.sheet.found
         veto = [(a + clause.start, b + clause.start) for a, b in clause.sheet.spans("fill_no")]
         where = places(terms, veto)
         live = [a for a in anchors if scopes.of(*a).certainty != "negated"]
         if anchors and not live and not where and not sizes:
             return
-        if (anchors and not live) or (anchors and self._has("resolved", clause)):
+        if (anchors and not live) or (anchors and "resolved" in said):
             self.targets = []
             return
         if not self._choose(clause, rest, live, where, terms, sizes, scopes):
@@ -221,25 +225,26 @@ class Reader(Members):
         scopes: Judge,
     ) -> bool:
         """Set `targets` to the nodules that the clause speaks of; False when it only prepares a later clause."""
-        if self._has("every", clause):
+        said = clause.sheet.found
+        if "every" in said:
             self.targets, self.weak = list(self.out.nodules), True
             return True
         for name, index in (("former", 0), ("latter", 1)):
-            if self._has(name, clause) and len(self.batch) > 1:
+            if name in said and len(self.batch) > 1:
                 self.targets = [self.batch[index]]
                 return True
-        if span := self._has("rest", clause):
+        if span := self._first("rest", clause):
             return self._rest_of_group(self.text[slice(*span)], terms)
-        if self._has("largest", clause) and (self.group or self.out.nodules or where):
+        if "largest" in said and (self.group or self.out.nodules or where):
             return self._largest(clause, where)
-        if self._has("smaller", clause) and self.group:
+        if "smaller" in said and self.group:
             return self._smaller(where, terms)
-        if not anchors and self._has("each", clause) and self._split_group(where):
+        if not anchors and "each" in said and self._split_group(where):
             return True
         if self._is_new(clause, anchors, where, terms, sizes):
             self._create(clause, anchors, where, terms)
             return True
-        if self._has("likewise", clause) and self.group and len(self.group.members) > 1:
+        if "likewise" in said and self.group and len(self.group.members) > 1:
             self.targets, self.weak = list(self.group.members), True
             return True
         if anchors and where:
@@ -258,10 +263,11 @@ class Reader(Members):
         scopes: Judge,
     ) -> bool:
         """A clause that introduces nothing: more about the current nodule, or words before the next one."""
+        said = clause.sheet.found
         begun = bool(self.targets and self.targets[-1].sentence == self.sentence)
         only_place = bool(where) and not sizes and not clause.sheet.leftover
         anaphor = clause.sheet.anaphor
-        if not begun and not anaphor and not clause.field and not self._has("likewise", clause):
+        if not begun and not anaphor and not clause.field and "likewise" not in said:
             ahead = self._noun_ahead(rest)
             if only_place or (where and where[0].side and (ahead or self.ordinal is not None)):
                 self.place = where[0]
@@ -290,6 +296,6 @@ class Reader(Members):
         for clause in rest:
             if clause.sheet.anchors:
                 return not DEFINITE.search(self.text[clause.start : clause.end])
-            if self._has("organ_place", clause) and not clause.sheet.latin:
+            if "organ_place" in clause.sheet.found and not clause.sheet.latin:
                 return False
         return False

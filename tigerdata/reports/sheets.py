@@ -7,10 +7,10 @@ of a clause is therefore kept by its text, in positions from the start of the cl
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
-from kb.cues import NOTHING, Cues, load_cues
-from tigerdata.reports.assertion import Assertion, Scopes, Span
+from kb.cues import DIAGNOSIS, Cues, load_cues
+from tigerdata.reports.assertion import CUES, PLAIN, Assertion, Scopes, Span
 from tigerdata.reports.terms import NOISE, Term, finder
 from tigerdata.reports.text import CJK
 
@@ -27,85 +27,96 @@ LOCATION_WORDS = re.compile(
 
 
 class Sheet:
-    """One clause text; `first` and `spans` give the places of a cue, `terms` the vocabulary in it."""
+    """One clause text.
+
+    `found` holds the places of each cue that the clause has, from left to right; `terms` the vocabulary in it, `noise`
+    the words that hide some; `anchors` the nouns that name a nodule; `scopes` its negation and doubt; `diagnoses` what
+    it names, as (name, start, end, assertion). Few and small objects: a corpus keeps thousands of sheets.
+    """
+
+    __slots__ = ("_leftover", "anchors", "cues", "diagnoses", "found", "latin", "noise", "scopes", "terms", "text")
 
     def __init__(self, text: str, domain: str) -> None:
         self.text = text
         self.cues: Cues = load_cues(domain)
         found = finder(domain).find_all(text)
-        self.terms: tuple[Term, ...] = tuple(t for t in found if t.attribute != NOISE)
-        self.noise: tuple[Span, ...] = tuple(t.span for t in found if t.attribute == NOISE)
+        self.terms: tuple[Term, ...] = tuple([t for t in found if t.attribute != NOISE])
+        self.noise: tuple[Span, ...] = tuple([t.span for t in found if t.attribute == NOISE])
         self.latin = not CHINESE.search(text)
-        self._cues = self.cues.of_script(not self.latin, bool(LATIN_WORD.search(text)))
-        self._spans: dict[str, tuple[Span, ...]] = {}
-        self.firsts: dict[str, Span | None] = {}  # what `first` has answered
+        self._leftover: str | None = None
+        possible = self.cues.lookup.possible(text)  # few of the patterns are worth a search
+        patterns = self.cues.of_script(not self.latin, bool(LATIN_WORD.search(text)))
+        self.found: dict[str, tuple[Span, ...]] = {}
+        for name in possible:
+            if name in patterns:
+                spans = tuple([m.span() for m in patterns[name].finditer(text) if m.end() > m.start()])
+                if spans:
+                    self.found[name] = spans
+        self.anchors = self._anchors()
+        covered = [t.span for t in self.terms]
+        self.scopes = PLAIN if self.found.keys().isdisjoint(CUES) else Scopes(self.spans, 0, covered)
+        self.diagnoses = self._diagnoses(possible)
 
     def spans(self, name: str) -> tuple[Span, ...]:
         """All places of a cue, from left to right."""
-        found = self._spans.get(name)
-        if found is None:
-            pattern = self._cues[name]
-            matches = () if pattern is NOTHING else pattern.finditer(self.text)
-            found = self._spans[name] = tuple([m.span() for m in matches if m.end() > m.start()])
-        return found
+        return self.found.get(name, ())
 
     def first(self, name: str) -> Span | None:
         """The first place of a cue."""
-        if name not in self.firsts:
-            found = self.spans(name)
-            self.firsts[name] = found[0] if found else None
-        return self.firsts[name]
+        found = self.found.get(name)
+        return found[0] if found else None
 
-    @cached_property
-    def anchors(self) -> tuple[Span, ...]:
+    def _anchors(self) -> tuple[Span, ...]:
         """Nouns that name a nodule, without those inside a term such as nodule-in-nodule."""
+        nouns = self.spans("anchor")
+        if not nouns:
+            return ()
         hidden = [t.span for t in self.terms if t.attribute not in self.cues.rules.descriptive]
-        return tuple(s for s in self.spans("anchor") if not any(a <= s[0] and s[1] <= b for a, b in hidden))
+        return tuple([s for s in nouns if not any(a <= s[0] and s[1] <= b for a, b in hidden)])
 
-    @cached_property
-    def anaphor(self) -> bool:
-        """The clause begins with a word such as "it" or 该."""
-        return bool(self.cues["anaphor"].search(self.text.lstrip()))
-
-    @cached_property
-    def scopes(self) -> Scopes:
-        """Negation and doubt of the clause."""
-        return Scopes.over(self._cues, self.text, [t.span for t in self.terms])
-
-    @cached_property
-    def list_denial(self) -> Span | None:
-        """Cue such as "no evidence of" that denies a whole list."""
-        return self.first("negation_list")
-
-    @cached_property
-    def ends_list(self) -> bool:
-        """An "or" or "nor" that ends a list of denied things."""
-        return bool(LIST_END.search(self.text))
-
-    @cached_property
-    def leftover(self) -> str:
-        """What is left of the clause without its location words."""
-        chars = list(self.text)
-        for term in self.terms:
-            if term.part or term.attribute == self.cues.rules.plane:
-                chars[term.start : term.end] = " " * (term.end - term.start)
-        return LOCATION_WORDS.sub("", "".join(chars))
-
-    @cached_property
-    def diagnoses(self) -> tuple[tuple[str, int, int, Assertion], ...]:
-        """Diagnoses that the clause names: (name, start, end, assertion)."""
+    def _diagnoses(self, possible: frozenset[str]) -> tuple[tuple[str, int, int, Assertion], ...]:
         found = []
         taken: list[Span] = []
+        if possible.isdisjoint(self.cues.diagnosis_keys):
+            return ()
         for name, pattern in self.cues.diagnoses.items():
-            for match in pattern.finditer(self.text):
+            for match in pattern.finditer(self.text) if DIAGNOSIS + name in possible else ():
                 if any(a < match.end() and match.start() < b for a, b in taken):
                     continue
                 taken.append(match.span())
                 found.append((name, *match.span()))
         if not found:
             return ()
-        scopes = Scopes.over(self._cues, self.text, taken)
+        scopes = Scopes(self.spans, 0, taken)
         return tuple((name, a, b, scopes.of(a, b)) for name, a, b in found)
+
+    @property
+    def anaphor(self) -> bool:
+        """The clause begins with a word such as "it" or 该."""
+        if "anaphor" in self.found:
+            return True
+        return self.text[:1].isspace() and bool(self.cues["anaphor"].search(self.text.lstrip()))
+
+    @property
+    def list_denial(self) -> Span | None:
+        """Cue such as "no evidence of" that denies a whole list."""
+        return self.first("negation_list")
+
+    @property
+    def ends_list(self) -> bool:
+        """An "or" or "nor" that ends a list of denied things."""
+        return bool(LIST_END.search(self.text))
+
+    @property
+    def leftover(self) -> str:
+        """What is left of the clause without its location words."""
+        if self._leftover is None:
+            chars = list(self.text)
+            for term in self.terms:
+                if term.part or term.attribute == self.cues.rules.plane:
+                    chars[term.start : term.end] = " " * (term.end - term.start)
+            self._leftover = LOCATION_WORDS.sub("", "".join(chars))
+        return self._leftover
 
 
 @lru_cache(maxsize=KEPT_CLAUSES)

@@ -71,11 +71,10 @@ class State:
         self.listed: tuple[list[Fact], Term | None] | None = None  # what was said before a numbered list
 
     @staticmethod
-    def _has(name: str, clause: Clause) -> Span | None:
+    def _first(name: str, clause: Clause) -> Span | None:
         """The first place of a cue in a clause."""
-        sheet = clause.sheet
-        found = sheet.firsts[name] if name in sheet.firsts else sheet.first(name)
-        return (found[0] + clause.start, found[1] + clause.start) if found else None
+        found = clause.sheet.found.get(name)
+        return (found[0][0] + clause.start, found[0][1] + clause.start) if found else None
 
     @staticmethod
     def _anchors(clause: Clause) -> list[Span]:

@@ -104,11 +104,11 @@ def normalise(text: str) -> Normalised:
     return Normalised(text, plain, origin, [index + 1 for index in origin])
 
 
-CHINESE = re.compile(f"[{CJK}]")
+CHINESE = re.compile(f"[{CJK}]+")
 LATIN = re.compile("[A-Za-z]+")
 
 
 def language_of(text: str) -> str:
     """ "zh" when at least a fifth of the letters are Chinese characters, else "en"."""
-    chinese = len(CHINESE.findall(text))
+    chinese = sum(map(len, CHINESE.findall(text)))
     return "zh" if chinese and chinese >= 0.2 * (chinese + len(LATIN.findall(text))) else "en"

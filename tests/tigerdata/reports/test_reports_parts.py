@@ -3,7 +3,7 @@
 import pytest
 
 from kb.cues import load_cues
-from tigerdata.reports.assertion import Scopes
+from tigerdata.reports.assertion import Scopes, cue_spans
 from tigerdata.reports.clauses import Clause, sections, split
 from tigerdata.reports.joined import join_columns
 from tigerdata.reports.measures import find_sizes
@@ -142,9 +142,8 @@ def test_clauses_never_cut_a_measurement_and_know_their_marker() -> None:
 )
 def test_assertion(text: str, term: str, certainty: str) -> None:
     start = text.index(term)
-    clause = Clause(0, len(text), "findings", 1, True, "")
     span = (start, start + len(term))
-    assert Scopes(load_cues(), text, clause, [span]).of(*span).certainty == certainty
+    assert Scopes(cue_spans(load_cues(), text, 0, len(text)), 0, [span]).of(*span).certainty == certainty
 
 
 @pytest.mark.parametrize(
