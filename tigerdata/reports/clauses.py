@@ -26,6 +26,7 @@ MARKER = re.compile(
     r"|(?:nodule|nod|lesion)s?\s*(?:#|no\.?\s*)?\s*(\d{1,2})(?!\s*(?:mm|cm|x|\.\d|\d))|结节\s*(\d{1,2})(?=[:：，、])"
 )
 HEADING_REACH = 40
+FIELD_REACH = 40
 
 
 class Clause(NamedTuple):
@@ -141,11 +142,14 @@ def _sentences(
 
 def _pieces(cues: Cues, text: str, begin: int, finish: int, inside: bytearray) -> list[tuple[int, int, str]]:
     cuts = [(m.start(), m.end(), "") for m in SOFT.finditer(text, begin, finish) if not inside[m.start()]]
-    if text.find(":", begin, finish) >= 0:
-        for match in cues["field"].finditer(text, begin, finish):
-            if text[match.end() : finish].lstrip()[:1] == ":":
+    # The name of a form field stands before a colon; every colon is looked back from.
+    colon, last = text.find(":", begin, finish), begin
+    while colon >= 0:
+        for match in cues["field"].finditer(text, max(last, colon - FIELD_REACH), colon):
+            if not text[match.end() : colon].strip():
                 cuts.append((match.start(), match.start(), match[0]))
-        cuts.sort()
+        last, colon = colon + 1, text.find(":", colon + 1, finish)
+    cuts.sort()
     result, last, name = [], begin, ""
     for start, end, field in cuts:
         if start > last:

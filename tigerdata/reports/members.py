@@ -9,7 +9,7 @@ from tigerdata.reports.assertion import Span
 from tigerdata.reports.clauses import Clause
 from tigerdata.reports.facts import Fact, Group, Nodule, Place, one_side
 from tigerdata.reports.measures import Size
-from tigerdata.reports.state import DEFINITE, Judge, State
+from tigerdata.reports.state import Judge, State
 from tigerdata.reports.terms import Term
 
 ABOUT_PARTS = re.compile(r"^(?:内|周|后|边|与|向|前|表|形|呈|血|回|均|大小|局部|实性|囊)")
@@ -32,13 +32,8 @@ class Members(State):
     ) -> bool:
         said = clause.sheet.found
         described = any(t.attribute in self.rules.descriptive for t in terms)
-        text = self.text[clause.start : clause.end]
         if self.ordinal is not None and (
-            anchors
-            or sizes
-            or described
-            or any(p.pole for p in where)
-            or (where and "gland_size" not in said)
+            anchors or sizes or described or any(p.pole for p in where) or (where and "gland_size" not in said)
         ):
             return True
         if clause.field == "size" and sizes:
@@ -47,13 +42,9 @@ class Members(State):
         if not anchors:
             weak = self._first("weak_anchor", clause)
             verb = self._first("introduce", clause)
-            return bool(
-                weak
-                and verb
-                and verb[0] < weak[0]
-                and "inner" not in said
-                and "not_entry" not in said
-            ) and (bool(where or self.place.side or "many" in said))
+            return bool(weak and verb and verb[0] < weak[0] and "inner" not in said and "not_entry" not in said) and (
+                bool(where or self.place.side or "many" in said)
+            )
         anchor = anchors[0]
         inner = self._first("inner", clause)
         if inner and inner[1] <= anchor[0] and not where and not self.place.side:
@@ -61,7 +52,7 @@ class Members(State):
         if not self.out.nodules:
             return True
         known = self._known(where)
-        if DEFINITE.search(text) and not where and not (sizes and self.targets and self.targets[-1].sizes):
+        if clause.sheet.definite and not where and not (sizes and self.targets and self.targets[-1].sizes):
             return False
         if clause.sheet.anaphor and not where:
             return False
@@ -69,7 +60,7 @@ class Members(State):
         if not where and ABOUT_PARTS.match(self.text[anchor[1] : anchor[1] + 2]) and not clause.sheet.latin:
             return bool(verb and verb[0] < anchor[0] and self.place.side)
         if verb and (verb[0] < anchor[0] or clause.sheet.latin):
-            return not (known and DEFINITE.search(text) and not sizes)
+            return not (known and clause.sheet.definite and not sizes)
         if sizes or "many" in said:
             return not (known and not known[-1].sizes)
         return bool(where or self.place.side) and not known
@@ -100,9 +91,7 @@ class Members(State):
     # ---- making ----------------------------------------------------------------------------------------------------
     def _create(self, clause: Clause, anchors: Sequence[Span], where: list[Place], terms: Sequence[Term]) -> None:
         said = clause.sheet.found
-        many = "many" in said or any(
-            self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors
-        )
+        many = "many" in said or any(self.text[a:b] in ("nodules", "cysts", "masses", "lesions") for a, b in anchors)
         where = [p for p in where if p.side or p.pole] or where
         if len(where) > 1 and "each" not in said and not (anchors and self._pair_follows(clause)):
             sides = {p.side.value for p in where if p.side}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from tigerdata.reports.assertion import Span
@@ -10,10 +9,8 @@ from tigerdata.reports.clauses import Clause
 from tigerdata.reports.facts import Fact, Place, places
 from tigerdata.reports.measures import Size
 from tigerdata.reports.members import Members
-from tigerdata.reports.state import DEFINITE, Findings, Judge
+from tigerdata.reports.state import Findings, Judge
 from tigerdata.reports.terms import Term
-
-LIES = re.compile(r"位于|居于|located|lies|situated|(?<![a-z])(?:in|at|within|occupying|replacing) the")
 
 
 class Reader(Members):
@@ -139,13 +136,7 @@ class Reader(Members):
     ) -> bool:
         """A lobe and its measurement without a word about a nodule: gland size, noted as such."""
         said = clause.sheet.found
-        if (
-            not self.rules.gland_sizes
-            or not sizes
-            or anchors
-            or self.ordinal is not None
-            or "largest" in said
-        ):
+        if not self.rules.gland_sizes or not sizes or anchors or self.ordinal is not None or "largest" in said:
             return False
         sides = [t for t in terms if t.part and t.value in self.rules.gland_sizes]
         others = [t for t in terms if t not in sides and t.attribute != self.rules.plane]
@@ -279,7 +270,7 @@ class Reader(Members):
             if ahead and (terms or sizes) and (clause.sheet.latin or self.place.side):
                 self._keep_for_noun(terms, sizes, scopes)
                 return False
-        located = only_place or clause.field == "location" or LIES.search(self.text, clause.start, clause.end)
+        located = only_place or clause.field == "location" or clause.sheet.lies
         if where and len(self.targets) == 1 and located and (begun or anaphor or clause.field):
             self.targets[0].place.fill(where[0])
         return bool(self.targets)
@@ -295,7 +286,7 @@ class Reader(Members):
         """A new nodule is named later in the sentence."""
         for clause in rest:
             if clause.sheet.anchors:
-                return not DEFINITE.search(self.text[clause.start : clause.end])
+                return not clause.sheet.definite
             if "organ_place" in clause.sheet.found and not clause.sheet.latin:
                 return False
         return False

@@ -19,6 +19,8 @@ KEPT_CLAUSES = 20_000
 CHINESE = re.compile(f"[{CJK}]")
 LATIN_WORD = re.compile(r"[a-z]")
 LIST_END = re.compile(r"(?<![a-z])(or|nor)(?![a-z])")
+DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")
+LIES = re.compile(r"位于|居于|located|lies|situated|(?<![a-z])(?:in|at|within|occupying|replacing) the")
 # What may stand beside the location words of a clause that names nothing but a place.
 LOCATION_WORDS = re.compile(
     r"[\s\d.,:'\"/-]|(?<![a-z])(?:in|the|of|at|lobe|breast|aspect|portion|to|within|pole|is|lies|located|side|thyroid|and)(?![a-z])"
@@ -31,10 +33,15 @@ class Sheet:
 
     `found` holds the places of each cue that the clause has, from left to right; `terms` the vocabulary in it, `noise`
     the words that hide some; `anchors` the nouns that name a nodule; `scopes` its negation and doubt; `diagnoses` what
-    it names, as (name, start, end, assertion). Few and small objects: a corpus keeps thousands of sheets.
+    it names, as (name, start, end, assertion). `anaphor`: it begins with a word such as "it" or 该; `definite`: with a
+    nodule that is known ("the nodule", 该结节); `lies`: it says where something lies. Few and small objects: a corpus
+    keeps thousands of sheets.
     """
 
-    __slots__ = ("_leftover", "anchors", "cues", "diagnoses", "found", "latin", "noise", "scopes", "terms", "text")
+    __slots__ = (
+        "_leftover", "anaphor", "anchors", "cues", "definite", "diagnoses", "found", "latin", "lies", "noise", "scopes",
+        "terms", "text",
+    )  # fmt: skip
 
     def __init__(self, text: str, domain: str) -> None:
         self.text = text
@@ -43,6 +50,8 @@ class Sheet:
         self.terms: tuple[Term, ...] = tuple([t for t in found if t.attribute != NOISE])
         self.noise: tuple[Span, ...] = tuple([t.span for t in found if t.attribute == NOISE])
         self.latin = not CHINESE.search(text)
+        self.definite = bool(DEFINITE.search(text))
+        self.lies = bool(LIES.search(text))
         self._leftover: str | None = None
         possible = self.cues.lookup.possible(text)  # few of the patterns are worth a search
         patterns = self.cues.of_script(not self.latin, bool(LATIN_WORD.search(text)))
@@ -52,6 +61,7 @@ class Sheet:
                 spans = tuple([m.span() for m in patterns[name].finditer(text) if m.end() > m.start()])
                 if spans:
                     self.found[name] = spans
+        self.anaphor = "anaphor" in self.found or bool(self.cues["anaphor"].search(text.lstrip()))
         self.anchors = self._anchors()
         covered = [t.span for t in self.terms]
         self.scopes = PLAIN if self.found.keys().isdisjoint(CUES) else Scopes(self.spans, 0, covered)
@@ -89,13 +99,6 @@ class Sheet:
             return ()
         scopes = Scopes(self.spans, 0, taken)
         return tuple((name, a, b, scopes.of(a, b)) for name, a, b in found)
-
-    @property
-    def anaphor(self) -> bool:
-        """The clause begins with a word such as "it" or 该."""
-        if "anaphor" in self.found:
-            return True
-        return self.text[:1].isspace() and bool(self.cues["anaphor"].search(self.text.lstrip()))
 
     @property
     def list_denial(self) -> Span | None:

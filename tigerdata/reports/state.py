@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +12,6 @@ from tigerdata.reports.facts import Fact, Group, Nodule, Place, Span
 from tigerdata.reports.measures import Size
 from tigerdata.reports.terms import Term
 from tigerdata.reports.tirads import Category
-
-DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")
 
 
 @dataclass

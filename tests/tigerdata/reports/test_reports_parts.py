@@ -4,7 +4,7 @@ import pytest
 
 from kb.cues import load_cues
 from tigerdata.reports.assertion import Scopes, cue_spans
-from tigerdata.reports.clauses import Clause, sections, split
+from tigerdata.reports.clauses import sections, split
 from tigerdata.reports.joined import join_columns
 from tigerdata.reports.measures import find_sizes
 from tigerdata.reports.pathology import parse_pathology
