@@ -1,7 +1,8 @@
 """The two commands: `tigerdata` (data in, data out) and `tigergen` (train, generate, evaluate).
 
 The commands themselves are beside their rooms (`tigerdata/commands.py`, `tigergen/commands.py`); here they become
-programs: a user error is one sentence and exit code 1, an interruption is exit code 130.
+programs: a user error is one sentence and exit code 1 (2: the command is written wrongly), an interruption is exit code
+130.
 """
 
 import os
@@ -10,11 +11,11 @@ import threading
 
 import typer
 
-from kb.errors import UserError
+from kb.errors import UsageError, UserError
 from tigerdata.commands import data_app
 from tigergen.commands import gen_app
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_USER_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def tigerdata() -> None:
@@ -34,7 +35,7 @@ def _run(app: typer.Typer) -> None:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_USER_ERROR)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command again continues", err=True)
         sys.exit(EXIT_INTERRUPTED)

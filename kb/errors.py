@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """What happened, where (file and line, or record id), and what to do: one sentence, without patient text."""
+
+
+class UsageError(UserError):
+    """The command is written wrongly: an option that lacks its value's form, or options that exclude each other."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kb.errors import UserError
+from kb.errors import UsageError
 from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
@@ -45,7 +45,7 @@ def init(
     from tigerdata.workspace import Workspace
 
     if ids not in (KEYED, KEPT):
-        raise UserError(f"there is no --ids {ids}; write {KEYED} or {KEPT}.")
+        raise UsageError(f"there is no --ids {ids}; write {KEYED} or {KEPT}.")
     workspace = Workspace.create(folder, domain, settings={"privacy": {"ids": ids}})
     show({"workspace": str(workspace.path), "domain": domain, "next": "tigerdata ingest reports FILES…"}, as_json)
 
@@ -85,7 +85,7 @@ def _counts(text: str, option: str) -> dict[str, int]:
     try:
         return {name: int(number) for name, number in (part.split("=") for part in text.split(",") if part)}
     except ValueError:
-        raise UserError(f"{option} '{text}' is not of the form class=number,class=number; write it so.") from None
+        raise UsageError(f"{option} '{text}' is not of the form class=number,class=number; write it so.") from None
 
 
 @ingest_app.command("reports")
@@ -125,7 +125,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         name, sign, column = text.partition("=")
         if not (name.strip() and sign and column.strip()):
-            raise UserError(f"--map '{text}' is not of the form name=column; write e.g. --map findings=所见.")
+            raise UsageError(f"--map '{text}' is not of the form name=column; write e.g. --map findings=所见.")
         mapping[name.strip()] = column.strip()
     return mapping
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kb.errors import UserError
+from kb.errors import UsageError
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
 
@@ -132,7 +132,7 @@ def terms(
     Example: tigerdata terms --target FTC -w study
     """
     if (target is None) != unknown:
-        raise UserError("`tigerdata terms` needs either --target CLASS or --unknown; give one of the two.")
+        raise UsageError("`tigerdata terms` needs either --target CLASS or --unknown; give one of the two.")
     ws = open_workspace(workspace)
     if target is None:
         from tigerdata.reports.unknown import unknown_words

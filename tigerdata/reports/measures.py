@@ -17,8 +17,12 @@ DIGIT = re.compile(r"\d(?!ds_)")
 MASKED = re.compile(r"_(?:[23]ds|scm|smm)_")
 # Thresholds, volumes, velocities, ages, distances and counts are numbers too.
 REJECT_BEFORE = re.compile(
-    r"(?:>=?|≥|超过|距(?:乳头|体表|皮肤|胸壁|乳晕|乳头旁)?|间距"
+    r"(?:>=?|≥|(?<!不)超过|距(?:乳头|体表|皮肤|胸壁|乳晕|乳头旁)?|间距"
     r"|distance|volume|体积约?|容积约?|速度|psv|ri|edv|深度?|level|points?:?)\s*(?:of |约)?$"
+)
+UPPER = re.compile(
+    r"(?:(?P<below><(?!=)|小于|不足|(?<![a-z])(?:less|smaller) than|(?<![a-z])under)"
+    r"|<=|≤|不超过|(?<![a-z])up to)\s*约?\s*$"
 )
 REJECT_AFTER = re.compile(
     r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz"
@@ -28,11 +32,15 @@ REJECT_AFTER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One measurement: values in mm in text order (empty when the text masks them) at normalised [start, end)."""
+    """One measurement: values in mm in text order (empty when the text masks them) at normalised [start, end).
+
+    `bound` is "<" or "<=" where the text gives only an upper bound.
+    """
 
     values: tuple[float, ...]
     start: int
     end: int
+    bound: str = ""
 
     @property
     def span(self) -> tuple[int, int]:
@@ -70,7 +78,7 @@ def find_sizes(text: str) -> list[Size]:
             last = unit or last
             units_of.append(last)
         values = [_mm(n, u) for n, u in zip(numbers, reversed(units_of), strict=True) if n]
-        found.append(Size(tuple(values), start, end))
+        found.append(Size(tuple(values), start, end, _bound(text, start)))
     if "_" in text:
         found += _masked(text)
     return sorted(found, key=lambda size: size.start)
@@ -87,6 +95,14 @@ def _each(pattern: re.Pattern[str], text: str, starts: Sequence[int]) -> Iterato
 
 def _masked(text: str) -> list[Size]:
     return [Size((), *match.span()) for match in MASKED.finditer(text) if not _rejected(text, match)]
+
+
+def _bound(text: str, start: int) -> str:
+    """The sign of an upper bound that stands before a measurement."""
+    found = UPPER.search(text, max(0, start - 14), start)
+    if not found:
+        return ""
+    return "<" if found["below"] else "<="
 
 
 def _rejected(text: str, match: re.Match[str]) -> bool:

@@ -12,10 +12,12 @@ from kb.cues import Rules
 from tigerdata.reports.facts import Fact, Nodule
 from tigerdata.reports.text import Normalised
 
+ALTERNATIVE = "_alt"
 ECHO_FOCI = re.compile(r"回声|echogenic|foci")
 PARTLY = re.compile(r"部分|some|。|内|(?<![a-z])and(?![a-z])|及|和")
 TAIL_LINK = re.compile(r"后|伴|见|呈|with|^[\s，,]*$")
 TAIL_REACH = 22
+BETWEEN = re.compile(r"\s*(?:-|~|/|或|至|到|to|or)\s*(?:稍|略|mildly |slightly )?")
 
 
 @dataclass
@@ -47,7 +49,10 @@ class Evidence:
 
 
 def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase, rules: Rules) -> tuple[dict[str, list[Fact]], list[Fact]]:
-    """Facts that hold, by attribute in KB order (one fact a value), and facts that the text denies."""
+    """Facts that hold, by attribute in KB order (one fact a value), and facts that the text denies.
+
+    A single-valued attribute has a second fact only where the text leaves two values open ("iso- to hypoechoic").
+    """
     stated = [f for f in nodule.facts if f.certainty != "negated"]
     denied = [f for f in nodule.facts if f.certainty == "negated"] if len(stated) < len(nodule.facts) else []
     for tail, foci in rules.artefact.items():
@@ -75,9 +80,20 @@ def settle(nodule: Nodule, text: str, base: kb.KnowledgeBase, rules: Rules) -> t
             facts = [f for f in facts if f.value != "absent"] or facts
             facts = _one_of_rivals(facts, rules)
         else:
-            facts = [min(facts, key=lambda f: _preference(f, rules))]
+            best = min(facts, key=lambda f: _preference(f, rules))
+            held[attribute] = [best, *_alternative(best, facts, text)]
+            continue
         held[attribute] = _one_each(facts)
     return held, _one_each(noted)
+
+
+def _alternative(best: Fact, facts: Sequence[Fact], text: str) -> list[Fact]:
+    """The other value of a range that one phrase names."""
+    for fact in facts:
+        first, second = sorted((best, fact), key=lambda f: f.start)
+        if fact.value != best.value and BETWEEN.fullmatch(text[first.end : second.start]):
+            return [fact]
+    return []
 
 
 def _denied_attribute(fact: Fact, rules: Rules) -> str | None:
@@ -151,18 +167,18 @@ def write_nodule(
         for value in size.values:
             evidence.add(f"{path}.diameter_mm[{len(out['diameter_mm'])}]", value, (size.start, size.end), rule="size")
             out["diameter_mm"].append(int(value) if value == int(value) else value)
+    if nodule.sizes and nodule.sizes[0].bound:
+        out["diameter_op"] = nodule.sizes[0].bound
     held, noted = settle(nodule, evidence.source.text, base, rules)
     uncertain = []
     for attribute, facts in held.items():
         multiple = base.attributes[attribute].multiple
         for position, fact in enumerate(facts):
-            evidence.add(
-                f"{path}.{attribute}[{position}]" if multiple else f"{path}.{attribute}",
-                fact.value,
-                (fact.start, fact.end),
-                fact,
-            )
+            name = f"{attribute}[{position}]" if multiple else attribute + ALTERNATIVE * position
+            evidence.add(f"{path}.{name}", fact.value, (fact.start, fact.end), fact)
         out[attribute] = [f.value for f in facts] if multiple else facts[0].value
+        if not multiple and len(facts) > 1:
+            out[attribute + ALTERNATIVE] = facts[1].value
         if any(f.certainty == "uncertain" for f in facts):
             uncertain.append(attribute)
     if noted:
