@@ -72,6 +72,20 @@ class Members(State):
             return []
         return [n for n in self.out.nodules if n.place.fits(place) and n.place.side]
 
+    def _one_of_pair(self, where: Sequence[Place]) -> bool:
+        """ "双叶各见一结节，左叶A，右叶B，边界清": a side names its nodule; what follows both holds for both."""
+        if len(self.batch) != 2 or self.batch[0].sentence != self.sentence or not where or not where[0].side:
+            return False
+        left, right = (n.place.side.value if n.place.side else "" for n in self.batch)
+        if left == right or where[0].side.value not in (left, right):
+            return False
+        second = where[0].side.value == right
+        nodule, other = self.batch[second], self.batch[not second]
+        nodule.place.fill(where[0])
+        self.targets, self.weak = [nodule], False
+        self.group = Group([other, nodule], [], Place(), refined=True) if other.sizes else None
+        return True
+
     def _split_group(self, where: Sequence[Place]) -> bool:
         """ "见两个结节，分别位于X及Y": each place is an entry of its own, with what was said of both."""
         group = self.group
@@ -96,6 +110,11 @@ class Members(State):
         if len(where) > 1 and "each" not in said and not (anchors and self._pair_follows(clause)):
             sides = {p.side.value for p in where if p.side}
             where = [Place(None)] if many and len(sides) > 1 else where[:1]
+        if "one_each" in said and not many and len(where) == 1 and (side := where[0].side):
+            if side.value == "bilateral":
+                where = [
+                    Place(side._replace(value=value), where[0].pole, where[0].depth) for value in ("left", "right")
+                ]
         made = []
         for place in where or [Place()]:
             nodule = Nodule(Place(place.side, place.pole, place.depth), multiple=bool(many), sentence=self.sentence)

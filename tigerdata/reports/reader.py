@@ -226,6 +226,8 @@ class Reader(Members):
                 return True
         if span := self._first("rest", clause):
             return self._rest_of_group(self.text[slice(*span)], terms)
+        if "introduce" not in said and self._one_of_pair(where):
+            return True
         if "largest" in said and (self.group or self.out.nodules or where):
             return self._largest(clause, where)
         if "smaller" in said and self.group:

@@ -246,3 +246,26 @@ def test_history_and_recommendations_are_left_out() -> None:
     )
     assert [n["diameter_mm"] for n in found["nodules"]] == [[8]]
     assert "calcification" not in found["nodules"][0] and found["diagnosis"] == []
+
+
+PAIRS = [
+    ("双叶均可见一低回声结节，左叶大小5×4mm，右叶大小6×5mm，边界清。", ["clear"], ["clear"]),
+    ("双叶各见一低回声结节，右叶大小6×5mm，左叶大小5×4mm，边界清。", ["clear"], ["clear"]),
+    ("双叶各见一低回声结节，大小分别为左叶5×4mm，右叶6×5mm。", None, None),
+    ("左、右叶各可见一低回声结节，左叶者大小5×4mm，边界清，右叶者大小6×5mm，边界不清。", ["clear"], ["unclear"]),
+]
+
+
+@pytest.mark.parametrize(("text", "left", "right"), PAIRS)
+def test_one_nodule_in_each_lobe_is_two_entries(text: str, left: list[str] | None, right: list[str] | None) -> None:
+    found = parse(text)["nodules"]
+    assert [n["location"]["side"] for n in found] == ["left", "right"]
+    assert [n["diameter_mm"] for n in found] == [[5, 4], [6, 5]]
+    assert [n["echogenicity"] for n in found] == ["hypoechoic"] * 2
+    assert [n.get("margin") for n in found] == [left, right]
+    assert not any(n.get("multiple") for n in found)
+
+
+def test_several_nodules_in_both_lobes_stay_one_entry() -> None:
+    found = parse("双叶均可见多个低回声结节，边界清。")["nodules"]
+    assert [(n["location"]["side"], n["multiple"]) for n in found] == [("bilateral", True)]
