@@ -110,11 +110,10 @@ class Members(State):
         if len(where) > 1 and "each" not in said and not (anchors and self._pair_follows(clause)):
             sides = {p.side.value for p in where if p.side}
             where = [Place(None)] if many and len(sides) > 1 else where[:1]
-        if "one_each" in said and not many and len(where) == 1 and (side := where[0].side):
-            if side.value == "bilateral":
-                where = [
-                    Place(side._replace(value=value), where[0].pole, where[0].depth) for value in ("left", "right")
-                ]
+        side = where[0].side if len(where) == 1 else None
+        if "one_each" in said and not many and side and side.value == "bilateral":
+            whole = where[0]
+            where = [Place(side._replace(value=value), whole.pole, whole.depth) for value in ("left", "right")]
         made = []
         for place in where or [Place()]:
             nodule = Nodule(Place(place.side, place.pole, place.depth), multiple=bool(many), sentence=self.sentence)
