@@ -304,6 +304,8 @@ class Members(State):
 
     def _facts(self, clause: Clause, terms: Sequence[Term], scopes: Judge) -> list[Fact]:
         inner = self._first("inner", clause)
+        if inner and any(n.anchor and n.anchor[0] >= inner[1] for n in self.targets):
+            inner = None  # "左叶增大，内可见一…结节": what is inside the lobe is the nodule itself
         wall = clause.sheet.latin
         facts: list[Fact] = []
         for term in terms:

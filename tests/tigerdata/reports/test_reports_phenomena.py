@@ -36,6 +36,7 @@ SENTENCES: list[tuple[str, str, dict[str, Any]]] = [
     (EN, "Non-parallel orientation.", {"aspect": "taller_than_wide"}),
     (EN, "Not taller than wide.", {"aspect": "wider_than_tall"}),
     # uncertainty
+    (ZH, "内似可见点状强回声", {"calcification": ["microcalcification"], "uncertain": ["calcification"]}),
     (ZH, "可疑微钙化", {"calcification": ["microcalcification"], "uncertain": ["calcification"]}),
     (ZH, "被膜侵犯不除外", {"extension": ["capsule_disruption"], "uncertain": ["extension"]}),
     (EN, "Possible microcalcifications.", {"calcification": ["microcalcification"], "uncertain": ["calcification"]}),
@@ -264,6 +265,11 @@ def test_one_nodule_in_each_lobe_is_two_entries(text: str, left: list[str] | Non
     assert [n["echogenicity"] for n in found] == ["hypoechoic"] * 2
     assert [n.get("margin") for n in found] == [left, right]
     assert not any(n.get("multiple") for n in found)
+
+
+def test_what_is_inside_an_enlarged_lobe_is_the_nodule_itself() -> None:
+    (found,) = parse("左叶体积增大，内可见一以实性为主的囊实混合回声结节，边界尚清晰。")["nodules"]
+    assert (found["composition"], found["echogenicity"]) == ("predominantly_solid", "mixed_echo")
 
 
 def test_several_nodules_in_both_lobes_stay_one_entry() -> None:
