@@ -81,14 +81,6 @@ def roles(base: KnowledgeBase, target: str, fg: str) -> list[tuple[str, str]]:
     return out
 
 
-def compose_with_roles(
-    base: KnowledgeBase, label: str, attributes: Attributes, quality: Sequence[str] = (), target: str | None = None
-) -> tuple[Prompt, list[tuple[str, str]]]:
-    """Return `compose(...)` and the roles of its foreground phrases, seen from `target` (default: the label)."""
-    prompt = compose(base, label, attributes, quality)
-    return prompt, roles(base, target or label, prompt.fg)
-
-
 def build_prompts(ws: Workspace) -> dict[str, int]:
     """Fill the prompts table: one row an image whose nodule and class are known. Return counts, exclusions included.
 

@@ -7,7 +7,7 @@ import pytest
 import kb
 import tigerdata
 from kb.errors import UserError
-from tigerdata.prompts import compose_with_roles
+from tigerdata.prompts import compose, roles
 from tigerdata.workspace import Workspace
 
 KNEE = """\
@@ -91,9 +91,9 @@ def test_a_report_of_the_new_organ_is_parsed_and_becomes_prompts(folder: Path) -
     assert parsed["nodules"][0]["tint"] == "pale" and parsed["nodules"][0]["negated"] == ["crusty"]
     assert all(text[row["start"] : row["end"]] == row["surface"] for row in parsed["evidence"])
     attributes = {"tint": ["dark"], "rind": ["glassy"], "nodule_location": ["left"]}
-    prompt, roles = compose_with_roles(kb.load(path), "odd", attributes)
+    prompt = compose(kb.load(path), "odd", attributes)
     assert (prompt.fg, prompt.bg) == ("odd knot, dark tint, glassy rind", "left knee")
-    assert [role for _, role in roles] == ["particular", "joint", "particular"]
+    assert [role for _, role in roles(kb.load(path), "odd", prompt.fg)] == ["particular", "joint", "particular"]
 
 
 def test_a_workspace_of_the_new_organ_takes_reports_and_overlays(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import kb
 from kb import store
 from kb.errors import UserError
 from tigerdata.images.ingest import ingest_images
-from tigerdata.prompts import build_prompts, compose, compose_with_roles, phrases, roles
+from tigerdata.prompts import build_prompts, compose, phrases, roles
 from tigerdata.workspace import Workspace
 
 BASE = kb.load("thyroid")
@@ -47,7 +47,8 @@ def test_the_split_is_total_and_disjoint_and_can_be_read_back(attributes: dict[s
 
 @given(described())
 def test_every_foreground_phrase_has_its_role(attributes: dict[str, list[str]]) -> None:
-    prompt, found = compose_with_roles(BASE, "FTC", attributes)
+    prompt = compose(BASE, "FTC", attributes)
+    found = roles(BASE, "FTC", prompt.fg)
     assert [p for p, _ in found] == phrases(prompt.fg) and found[0] == (BASE.subtypes["FTC"].phrase, "particular")
     for phrase, role in found[1:]:
         attribute, value = BASE.parse_phrase(phrase)

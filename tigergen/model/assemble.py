@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from kb.errors import UserError
+from kb.files import read_json
 from tigergen.model.codec import PixelShuffleCodec, block_size, standardisation
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
@@ -19,7 +20,7 @@ from tigergen.model.pipeline import TigerPipeline, to_pixels, without_bars
 from tigergen.model.tokens import phrase_tokenizer
 from tigergen.model.unet import skip_channels
 
-# The small model of research: 3 M weights, learns 64 x 64 px on one core in minutes.
+# What a preset that leaves keys out gets: a test compares it with the settings that `tigergen.training.presets` checks.
 MODEL: dict[str, Any] = {
     "image_size": 64,
     "autoencoder": "unshuffle",
@@ -160,6 +161,13 @@ def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> 
     if missing:
         raise UserError(
             f"base model {root} has no folder {missing[0]!r}; give a Stable Diffusion folder in diffusers layout"
+        )
+    kind = read_json(root / "vae" / "config.json").get("_class_name")
+    if kind != AutoencoderKL.__name__:
+        # diffusers would fill an autoencoder of another class with random weights.
+        raise UserError(
+            f"the autoencoder of base model {root} is a {kind}; give a Stable Diffusion folder, or go on from a Tiger "
+            "model by the same `tigergen train` command"
         )
     unet = UNet2DConditionModel.from_pretrained(str(root / "unet"), use_safetensors=True, local_files_only=True)
     if unet.config["addition_embed_type"] is not None or unet.config["class_embed_type"] is not None:

@@ -1,6 +1,7 @@
 """A folder with the structure of Stable Diffusion 1.5, random and tiny, becomes a Tiger model."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from kb.errors import UserError
 from tigergen.model import TigerPipeline, add_control, build, from_base
+from tigergen.model.assemble import DIFFUSION, MODEL
+from tigergen.training.presets import DiffusionSettings, ModelSettings
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +97,18 @@ def test_a_trained_autoencoder_takes_the_place_of_the_codec(base) -> None:
     assert pipe(["solid"], ["left"], mode="text", steps=1).shape == (1, 64, 64)
     with pytest.raises(UserError, match="trained autoencoder"):
         build(preset, ["solid"])
+
+
+def test_a_folder_whose_autoencoder_is_another_class_is_refused(base, tmp_path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "PixelShuffleCodec"}))
+    with pytest.raises(UserError, match="is a PixelShuffleCodec"):
+        from_base(folder)
+
+
+def test_the_defaults_of_a_model_are_those_of_its_settings() -> None:
+    settings = ModelSettings().model_dump(), DiffusionSettings().model_dump()
+    assert settings[0] == MODEL
+    assert {k: v for k, v in settings[1].items() if k in DIFFUSION} == DIFFUSION
