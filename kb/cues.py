@@ -135,6 +135,12 @@ class Cues(BaseModel):
         """Compiled patterns of the pathological entities by subtype, the one that wins an overlap first."""
         return {name: alternation(patterns) for name, patterns in self.pathology.items()}
 
+    def compile(self) -> None:
+        """Compile every pattern now, so that the first report is read as fast as the next one."""
+        for table in (self._compiled, self._chinese, self._latin, self.diagnoses, self.systems, self.relations):
+            assert table is not None
+        assert self.lookup
+
     @cached_property
     def lookup(self) -> Lookup:
         """Which cues, and which diagnoses (as `DIAGNOSIS` and the name), a clause can hold at all."""

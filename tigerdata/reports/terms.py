@@ -86,6 +86,7 @@ class TermFinder:
 
     def __init__(self, domain: str) -> None:
         base, cues = kb.load(domain), load_cues(domain)
+        cues.compile()
         self._relations = cues.relations
         self._vocab = spacy.blank("xx").vocab
         self._matcher = PhraseMatcher(self._vocab)

@@ -83,9 +83,10 @@ _TABLE = _Table()
 
 def normalise(text: str) -> Normalised:
     """Normalise a report character by character, then drop the spaces that OCR puts between Chinese characters."""
-    plain = text.translate(_TABLE)
+    ascii_only = text.isascii()  # of these characters only capitals have another form
+    plain = text.lower() if ascii_only else text.translate(_TABLE)
     origin: Sequence[int]
-    if len(plain) == len(text) and _TABLE.odd.isdisjoint(text):
+    if ascii_only or len(plain) == len(text) and _TABLE.odd.isdisjoint(text):
         origin = range(len(text))
     else:
         origin = [index for index, char in enumerate(text) for _ in _TABLE[ord(char)]]
@@ -110,5 +111,7 @@ LATIN = re.compile("[A-Za-z]+")
 
 def language_of(text: str) -> str:
     """ "zh" when at least a fifth of the letters are Chinese characters, else "en"."""
+    if text.isascii():
+        return "en"
     chinese = sum(map(len, CHINESE.findall(text)))
     return "zh" if chinese and chinese >= 0.2 * (chinese + len(LATIN.findall(text))) else "en"

@@ -46,7 +46,7 @@ def _patterns(domain: str) -> list[tuple[str, re.Pattern[str]]]:
 def find_categories(text: str, domain: str = "thyroid") -> list[Category]:
     """Categories in order; a range such as "3-4A" states no single category and is left out."""
     hints = load_cues(domain).tirads.hints
-    if not any(hint in text for hint in hints):
+    if not any([hint in text for hint in hints]):
         return []
     found: list[Category] = []
     begin = 0
@@ -62,7 +62,7 @@ def find_categories(text: str, domain: str = "thyroid") -> list[Category]:
 def _categories(text: str, domain: str) -> tuple[tuple[str, str, int, int], ...]:
     """(system, category, start, end) of one sentence."""
     found: list[tuple[str, str, int, int]] = []
-    if not any(hint in text for hint in load_cues(domain).tirads.hints):
+    if not any([hint in text for hint in load_cues(domain).tirads.hints]):
         return ()
     for name, pattern in [*_patterns(domain), ("unspecified", BARE)]:
         for match in pattern.finditer(text):
