@@ -15,7 +15,6 @@ from tigerdata.reports.impression import merge
 from tigerdata.reports.measures import Size, find_sizes
 from tigerdata.reports.reader import Reader
 from tigerdata.reports.resolve import Evidence, write_nodule
-from tigerdata.reports.sheets import sheet_of
 from tigerdata.reports.state import Content, Findings
 from tigerdata.reports.study import read_findings
 from tigerdata.reports.terms import finder
@@ -51,7 +50,7 @@ def understand(text: str, domain: str = "thyroid") -> Reading:
     categories = find_categories(plain, domain)
     protected = [s.span for s in sizes] + [c.span for c in categories] + finder(domain).joined.spans(plain)
     masked = _without_digits(plain, sizes)
-    clauses = split(plain, protected, domain, lambda a, b: sheet_of(masked[a:b], domain))
+    clauses = split(plain, protected, domain, masked)
     content = Content(plain, sizes, categories)
     if cues.rules.reading == "findings":
         return Reading(source, content, clauses, read_findings(cues, content, clauses))
