@@ -71,8 +71,7 @@ def role_rows(base: KnowledgeBase, target: str) -> list[dict[str, Any]]:
 
     Raises UserError for a target that the domain does not have.
     """
-    if target not in base.subtypes and target not in base.overrides:
-        raise UserError(f"the domain {base.domain} has no subtype '{target}'; it has {', '.join(base.subtypes)}.")
+    base.check_target(target)
     rows = [
         {
             "value": f"{attribute}.{value}",

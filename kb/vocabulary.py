@@ -148,6 +148,11 @@ class KnowledgeBase(_Model):
             return override.sources
         return self.subtypes[target].sources if target in self.subtypes else ()
 
+    def check_target(self, target: str) -> None:
+        """Raise UserError for a class that is neither a subtype nor has roles by an overlay."""
+        if target not in self.subtypes and target not in self.overrides:
+            raise UserError(f"the domain {self.domain} has no subtype '{target}'; it has {', '.join(self.subtypes)}.")
+
     def profile(self, subtype: str) -> dict[str, dict[str, float]]:
         """Attribute profile of a subtype: attribute -> value -> probability (each sums to 1), marginal distributions.
 

@@ -93,6 +93,8 @@ class Explanation:
 def load_report(report: str, ws: Workspace | None) -> tuple[str, str]:
     """(name, text) of a report given as a path, "-" for standard input, or a report id of the workspace.
 
+    An examination's id will do where it has one report.
+
     Raises UserError when it is none of them.
     """
     import sys
@@ -107,17 +109,23 @@ def load_report(report: str, ws: Workspace | None) -> tuple[str, str]:
         return path.name, decode(path.read_bytes(), path.name)[0]
     if ws is None:
         raise UserError(f"there is no file {report} and no workspace here; give a text file, or a report id with -w.")
-    names = [report]
+    names, exams = [report], [report]
     if (ws.path / KEY_FILE).is_file():
         # A hospital knows its own ids; the database holds pseudonyms of them.
-        names.append(pseudonyms(ws).of("report", report) or report)
+        known = pseudonyms(ws)
+        names.append(known.of("report", report) or report)
+        exams.append(known.of("exam", report) or report)
     with ws.connect(read_only=True) as con:
-        found = con.execute("SELECT text FROM reports WHERE list_contains(?, report_id)", [names]).fetchone()
+        found = con.execute("SELECT text FROM reports WHERE list_contains(?, report_id)", [names]).fetchall()
+        # Many exports have no report ids: the examination is the report then.
+        found = found or con.execute("SELECT text FROM reports WHERE list_contains(?, exam_id)", [exams]).fetchall()
     if not found:
         raise UserError(
             f"there is neither a file nor a report '{report}' in {ws.path}; `tigerdata kb query` lists ids."
         )
-    return report, found[0]
+    if len(found) > 1:
+        raise UserError(f"the examination '{report}' has {len(found)} reports in {ws.path}; give a report id.")
+    return report, found[0][0]
 
 
 def explain(
@@ -130,12 +138,15 @@ def explain(
     """Parse a report and arrange the result around its text.
 
     `base` (default: the domain's) gives scopes, phrases and roles; with a `target` each foreground phrase carries its
-    role. The class phrase of the prompts is a placeholder: a report does not know its pathology.
+    role. The class phrase of the prompts is a placeholder: a report does not know its pathology. Raises UserError for a
+    target that the domain does not have.
     """
     from tigerdata.reports.parser import parse
     from tigerdata.reports.unread import unread
 
     base = base or kb.load(domain)
+    if target is not None:
+        base.check_target(target)
     parsed = parse(text, domain)
     marks = [_mark(row, base) for row in parsed["evidence"]]
     return Explanation(

@@ -125,6 +125,7 @@ def _ingest_file(
         name = "p-" + (known.digest("pathology id", given, str(ordinal)) if given else key)[:16]
         if stored.get(name) == key:
             counts["already_known"] += 1
+            before.discard(name)  # a later line under its number is a second text here, as when the file was new
             continue
         if name in stored:
             if name not in before:

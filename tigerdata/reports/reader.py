@@ -97,7 +97,9 @@ class Reader(Members):
             return "nodule" if measured else "gland"
         if "vascular" in said and not sizes and not (anchors and clause.sheet.latin):
             return "skip"
-        weak = "weak_anchor" in said and "inner" not in said
+        # "余腺体回声不均匀，可见片状低回声区": a patch is the look of the gland, not of the nodule before it.
+        patch = self.topic == "gland" and "not_entry" in said
+        weak = "weak_anchor" in said and "inner" not in said and not patch
         subject = anchors or place or sizes or "largest" in said or weak
         if (
             self.topic == "gland"
@@ -243,6 +245,8 @@ class Reader(Members):
         if anchors and where:
             same = [n for n in self.out.nodules if all(n.place.fits(p) for p in where[:1])]
             self.targets = same[-1:] or self.targets
+            if clause.sheet.lies and same and same[-1].sentence == self.sentence:
+                same[-1].place.fill(where[0])  # "右叶见多个结节，位于中部的低回声结节…；位于下部的…"
             return True
         return self._continue(clause, rest, where, terms, sizes, scopes)
 

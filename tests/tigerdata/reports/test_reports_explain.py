@@ -139,6 +139,22 @@ def test_a_report_comes_from_a_file_a_pipe_or_the_workspace(tmp_path: Path, monk
         load_report("R-17", None)
 
 
+def test_an_export_without_report_ids_is_asked_by_examination(tmp_path: Path) -> None:
+    ws = Workspace.create(tmp_path / "ws")
+    rows = ["E-1,P-1,左叶见低回声结节", "E-2,P-1,右叶见囊肿", "E-2,P-2,左叶见囊肿"]
+    (tmp_path / "a.csv").write_text("\n".join(["检查号,病人编号,检查所见", *rows]), encoding="utf-8")
+    ingest_reports(ws, tmp_path / "a.csv")
+    assert load_report("E-1", ws)[1].endswith("左叶见低回声结节")
+    with pytest.raises(UserError, match="examination 'E-2' has 2 reports"):
+        load_report("E-2", ws)
+
+
+def test_roles_are_shown_for_known_classes_only() -> None:
+    assert explain(TEXT, target="FTC").target == "FTC"
+    with pytest.raises(UserError, match="no subtype 'XYZ'"):
+        explain(TEXT, target="XYZ")
+
+
 def test_an_empty_report_can_be_explained() -> None:
     assert explain("").pieces() == []
     assert "0 nodules" in to_html(explain(""))

@@ -266,6 +266,15 @@ def test_a_corrected_pathology_number_settles_a_conflict(ws: Workspace, tmp_path
     assert query(ws, "SELECT conflict FROM pathology") == [(None,), (None,)]
 
 
+def test_a_pathology_number_with_two_texts_in_one_file_is_refused_each_time(ws: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("病理号,患者ID,病理诊断\n1,p1,乳头状癌\n1,p1,滤泡癌\n", encoding="utf-8")
+    first, second = ingest_pathology(ws, file), ingest_pathology(ws, file)
+    assert (first["pathology"], first["rejected"]) == (1, 1)
+    assert (second["pathology"], second["corrected"], second["already_known"], second["rejected"]) == (0, 0, 1, 1)
+    assert query(ws, "SELECT subtype FROM pathology") == [("PTC",)]
+
+
 def test_the_stream_reads_text_and_jsonl(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("左叶结节，大小8mm。", encoding="utf-8")
     assert [(r["id"], len(r["nodules"])) for r in parse_stream(str(tmp_path / "one.txt"))] == [("one", 1)]

@@ -275,3 +275,19 @@ def test_what_is_inside_an_enlarged_lobe_is_the_nodule_itself() -> None:
 def test_several_nodules_in_both_lobes_stay_one_entry() -> None:
     found = parse("双叶均可见多个低回声结节，边界清。")["nodules"]
     assert [(n["location"]["side"], n["multiple"]) for n in found] == [("bilateral", True)]
+
+
+def test_patches_of_the_remaining_gland_are_not_the_nodule_before_them() -> None:
+    head = "双叶可见多个混合回声结节，左叶大者位于下极，大小约21mm×19mm，右叶大者位于上极，大小约5mm×5mm，边界清晰；"
+    gland = "余腺体回声不均匀，可见多发小片状低回声区，边界不清。"
+    assert parse(head + gland)["nodules"] == parse(head)["nodules"]
+
+
+def test_nodules_of_a_group_that_are_listed_by_their_places_are_entries() -> None:
+    found = parse(
+        "右叶见多个结节，位于中上部的极低回声结节，大小约6×5mm，边界欠清晰；位于中下部的低回声结节，大小约9mm×12mm，边界清晰。"
+    )["nodules"]
+    assert [(n["location"]["pole"], n["diameter_mm"], n["echogenicity"], n["margin"]) for n in found] == [
+        ("mid_upper", [6, 5], "markedly_hypoechoic", ["unclear"]),
+        ("mid_lower", [9, 12], "hypoechoic", ["clear"]),
+    ]

@@ -26,6 +26,10 @@ def test_what_is_said_of_lymph_nodes_and_glands_is_no_matter() -> None:
     assert unread("甲状腺大小正常，腺体呈爆米花样回声。颈部淋巴结爆米花样。") == []
 
 
+def test_the_head_of_a_form_and_the_next_step_are_no_unknown_words() -> None:
+    assert unread("姓名：█ 性别：女 年龄：45岁 住院号：█ 电话：█。左叶见低回声结节，建议穿刺活检，FNA。") == []
+
+
 def test_offsets_lead_into_the_original_with_spaces() -> None:
     text = "左 叶 见 一 低 回 声 结 节 ， 爆 米 花 征"
     assert [text[a:b] for a, b, _ in unread(text)] == ["爆 米 花 征"]
