@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kb import store
-from kb.errors import UserError
+from kb.errors import UsageError, UserError
 from kb.files import atomic_write
 
 TABLES = ("terms", "term_roles", "sources", "findings")
@@ -19,7 +19,7 @@ def export(path: Path, out: Path, format: str = "csv", tables: Sequence[str] = T
     Equal content gives equal CSV and JSON files. Raises UserError for a format or table that does not exist.
     """
     if format not in FORMATS:
-        raise UserError(f"there is no format '{format}'; choose one of {', '.join(FORMATS)}.")
+        raise UsageError(f"there is no format '{format}'; choose one of {', '.join(FORMATS)}.")
     written = {}
     con = store.connect(path, read_only=True)
     try:

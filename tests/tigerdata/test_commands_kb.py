@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kb.errors import UserError
+from kb.errors import UsageError, UserError
 from tigerdata.commands import data_app
 from tigerdata.reports.ingest import ingest_pathology, ingest_reports
 from tigerdata.workspace import Workspace
@@ -100,3 +100,17 @@ def test_a_mistake_in_the_overlay_is_named_by_every_command(study: Workspace) ->
     for words in (["terms", "--target", "FTC"], ["kb", "diff"], ["explain", "r0"], ["stats"]):
         with pytest.raises(UserError, match=r"vocabulary\.yaml:2: 'sources' is missing in roles\.FTC; add it\."):
             CliRunner().invoke(data_app, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ingest", "reports", "a.csv", "--phi", "lax"], ["kb", "export", "out", "--format", "xml"]],
+    ids=["phi", "format"],
+)
+def test_a_value_that_an_option_does_not_take_is_a_usage_error(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n左叶见结节\n", encoding="utf-8")
+    workspace = ["-w", str(Workspace.create(tmp_path / "ws").path)]
+    done = CliRunner().invoke(
+        data_app, [str(tmp_path / c) if c in ("a.csv", "out") else c for c in command] + workspace
+    )
+    assert isinstance(done.exception, UsageError)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from kb.errors import UserError
+from kb.errors import UsageError, UserError
 
 SAMPLE = 4 << 20
 CHUNK = 1 << 20
@@ -41,7 +41,7 @@ def detect(sample: bytes, name: str, given: str | None = None) -> tuple[str, str
         try:
             codec = codecs.lookup(given).name
         except LookupError:
-            raise UserError(f"there is no encoding '{given}'; write utf-8, gb18030, utf-16 or big5.") from None
+            raise UsageError(f"there is no encoding '{given}'; write utf-8, gb18030, utf-16 or big5.") from None
         return ("utf-16-le" if codec == "utf-16" else codec), NAMES.get(codec, codec), 0
     if sample.count(0) > len(sample) // 50:
         for codec in ("utf-16-le", "utf-16-be"):

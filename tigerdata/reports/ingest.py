@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kb.errors import UserError
+from kb.errors import UsageError
 from tigerdata.progress import Progress
 from tigerdata.reports import personal
 from tigerdata.reports.pathology_ingest import ingest_pathology
@@ -62,7 +62,7 @@ def ingest_reports(
     from tigerdata.identity import pseudonyms
 
     if phi not in personal.LEVELS:
-        raise UserError(f"there is no level --phi {phi}; write standard or strict.")
+        raise UsageError(f"there is no level --phi {phi}; write standard or strict.")
     sources = find_sources(files, mapping, encoding)
     known = pseudonyms(ws)
     counts: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from kb.errors import UserError
 from kb.logodds import Z95
 from tigerdata.reports.labels import NODULE_LABELS, STATED
 
@@ -66,7 +67,8 @@ def co_occurrence(ws: Workspace, label: str | None = None, least: int = FEWEST_P
     Each row has the two values, `nodules` (those that describe both attributes: silence is no absence), `first` and
     `second` (of these, with the value), `both`, `lift` = both · nodules / (first · second), and `log_odds`, the natural
     log of the odds ratio with half a nodule added to each cell (Haldane, Anscombe) and its 95 % interval. A pair needs
-    `least` nodules expected or seen together. Two values of an attribute that has only one are no pair.
+    `least` nodules expected or seen together. Two values of an attribute that has only one are no pair. Raises UserError
+    for a class that neither the organ nor a nodule has.
     """
     of_class = "WHERE label = ?" if label else ""
     query = f"""
@@ -90,6 +92,10 @@ def co_occurrence(ws: Workspace, label: str | None = None, least: int = FEWEST_P
         WHERE (x.attribute, x.value) < (y.attribute, y.value)"""
     with ws.connect(read_only=True) as con:
         rows = con.execute(query, [label] if label else []).fetchall()
+        labels = con.execute(f"WITH {NODULE_LABELS} SELECT DISTINCT label FROM labels").fetchall()
+    classes = {*ws.kb.subtypes, *(name for (name,) in labels if name)}
+    if label and label not in classes:
+        raise UserError(f"no class '{label}' is known here; there are {', '.join(sorted(classes))}.")
     known = ws.kb.attributes
     found = []
     for one, value, two, other, nodules, first, second, both in rows:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from kb import store
+from kb.errors import UserError
 from tigerdata.reports import statistics, unknown
 from tigerdata.reports.ingest import ingest_reports
 from tigerdata.reports.unknown import unknown_words
@@ -74,6 +75,8 @@ def test_pairs_by_hand(counted: Workspace) -> None:
     assert statistics.co_occurrence(counted, least=5) == []
     within = {(row["one"], row["two"]): row for row in statistics.co_occurrence(counted, "benign", least=1)}
     assert within["composition.solid", "halo.interrupted"]["nodules"] == 3
+    with pytest.raises(UserError, match="no class 'XX'"):
+        statistics.co_occurrence(counted, "XX")
 
 
 def test_values_of_an_attribute_with_several_are_a_pair(counted: Workspace) -> None:
