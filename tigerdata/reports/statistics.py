@@ -67,8 +67,9 @@ def co_occurrence(ws: Workspace, label: str | None = None, least: int = FEWEST_P
     Each row has the two values, `nodules` (those that describe both attributes: silence is no absence), `first` and
     `second` (of these, with the value), `both`, `lift` = both · nodules / (first · second), and `log_odds`, the natural
     log of the odds ratio with half a nodule added to each cell (Haldane, Anscombe) and its 95 % interval. A pair needs
-    `least` nodules expected or seen together. Two values of an attribute that has only one are no pair. Raises UserError
-    for a class that neither the organ nor a nodule has.
+    `least` nodules expected or seen together. Two values of an attribute that has only one are no pair.
+
+    Raises UserError for a class that neither the organ nor a nodule has.
     """
     of_class = "WHERE label = ?" if label else ""
     query = f"""
