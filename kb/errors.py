@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class UsageError(UserError):
-    """The command is written wrongly: an option with a value that it does not take, or options that exclude each other."""
+    """The command is written wrongly: a value that an option does not take, or options that exclude each other."""
