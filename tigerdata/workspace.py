@@ -35,7 +35,11 @@ FOLDERS = ("images", "regions", "models", "runs", "datasets")
 DEFAULT_SETTINGS: dict[str, Any] = {
     "domain": "thyroid",
     "format": 1,
-    "images": {"max_megapixels": 50.0, "min_side": 16},
+    # Cleaning (tigerdata/images/clean.py): logit from which a sign is sure, and distance from the display's tint, in
+    # units of chroma, from which a pixel is coloured. Lower numbers mask more.
+    "images": {
+        "max_megapixels": 50.0, "min_side": 16, "clean": True, "text_threshold": 2.0, "colour_threshold": 28.0,
+    },
     # "keyed": ids of patients, examinations and reports are stored as keyed pseudonyms (tigerdata/identity.py). "kept":
     # as they are, for ids that are pseudonyms already.
     "privacy": {"ids": "keyed"},

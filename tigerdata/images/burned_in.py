@@ -1,0 +1,143 @@
+"""What a scanner draws over a frame: text, rulers, callipers, icons and colour, found before anything else looks at it.
+
+Colour is told from tissue by its distance from the display's own tint. Grey signs are found by a network of 3,985
+numbers, made by `benchmarks/make_text_finder.py`: letters have sharp strokes of one level, which speckle has not. It
+runs in numpy, because an ingest that had to load a deep-learning library would take seconds to start.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = tuple[tuple[NDArray[np.float32], NDArray[np.float32], int, int], ...]
+
+# Side of a cell that the network judges, in pixels; larger frames are reduced first, so that letters have the size that
+# the network knows, and so that no frame takes longer.
+CELL = 4
+WORKING_SIDE = 640
+# (stride, dilation) of the network's layers.
+LAYERS = ((2, 1), (2, 1), (1, 2), (1, 4), (1, 1))
+# Cells that touch a sure cell count from here on, in logits: a letter's thin end is less sure than its middle.
+WEAK = -1.5
+# Gaps between letters up to so many cells belong to the line.
+BRIDGE = 2
+# A frame of which more than this looks written is no frame with text: noise, a drawing, a photograph.
+TOO_MUCH = 0.25
+# An outline is at least this share of the short side long, and its colour at least this share of the threshold.
+OUTLINE = 0.05
+PALE = 0.3
+# Coloured areas smaller than this many pixels are chroma noise of JPEG.
+MIN_COLOURED = 12
+
+
+@cache
+def _weights() -> Weights:
+    from safetensors.numpy import load
+
+    stored = load((resources.files("tigerdata.images") / "text_finder.safetensors").read_bytes())
+    return tuple(
+        (stored[f"{k}.weight"].astype(np.float32), stored[f"{k}.bias"].astype(np.float32), *LAYERS[k])
+        for k in range(len(LAYERS))
+    )
+
+
+def convolve(
+    image: NDArray[np.float32], weight: NDArray[np.float32], bias: NDArray[np.float32], stride: int, dilation: int
+) -> NDArray[np.float32]:
+    """Convolve [C, H, W] with `weight` [K, C, n, n], zeros beyond the border: what torch's conv2d gives."""
+    size = weight.shape[2]
+    pad, reach = dilation * (size // 2), dilation * (size - 1) + 1
+    framed = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (reach, reach), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride, ::dilation, ::dilation]
+    channels, rows, columns = windows.shape[:3]
+    table = windows.transpose(0, 3, 4, 1, 2).reshape(channels * size * size, rows * columns)
+    return (weight.reshape(len(weight), -1) @ table + bias[:, None]).reshape(-1, rows, columns)
+
+
+def score(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return how surely each cell of 4 x 4 pixels of a uint8 frame [H, W] holds ink, in logits [ceil(H/4), ceil(W/4)]."""
+    values = levels.astype(np.float32)[None] * np.float32(1 / 255)
+    *hidden, last = _weights()
+    for layer in hidden:
+        values = np.maximum(convolve(values, *layer), 0)
+    return convolve(values, *last)[0]
+
+
+def written(levels: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
+    """Return the pixels of a uint8 frame [H, W] that carry signs, bool [H, W]: sure cells and what hangs together with them.
+
+    `threshold` is the logit from which a cell is sure. Gaps between the letters of a line are closed.
+    """
+    height, width = levels.shape
+    scale = min(1.0, WORKING_SIDE / max(height, width))
+    small = levels
+    if scale < 1:
+        shape = (max(CELL, round(width * scale)), max(CELL, round(height * scale)))
+        small = np.asarray(cv2.resize(levels, shape, interpolation=cv2.INTER_AREA))
+    logits = score(small)
+    possible = (logits > WEAK).astype(np.uint8)
+    _, labels = cv2.connectedComponents(possible)
+    sure = np.zeros(int(labels.max()) + 1, bool)
+    sure[labels[logits > threshold]] = True
+    sure[0] = False
+    cells = sure[labels].astype(np.uint8)
+    if not cells.any():
+        return np.zeros((height, width), bool)
+    cells = cv2.morphologyEx(cells, cv2.MORPH_CLOSE, np.ones((1, 2 * BRIDGE + 1), np.uint8))
+    cells = np.repeat(np.repeat(cells, CELL, axis=0), CELL, axis=1)[: small.shape[0], : small.shape[1]]
+    # Half a cell more: ink that barely enters the next cell is not that cell's to report.
+    cells = cv2.dilate(cells, np.ones((3, 3), np.uint8))
+    return np.asarray(cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST), dtype=bool)
+
+
+def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
+    """Return the pixels of an RGB frame [H, W, 3] whose colour is not the display's own, bool [H, W].
+
+    A display may tint its greys (blue, sepia): the tint is a function of the grey level, so the median chroma of each
+    level is taken from the frame itself and subtracted. `threshold` is in units of YCrCb chroma, 0 to 181.
+    """
+    level, *chroma = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
+    tints = _tint(level[::3, ::3] >> 4, [plane[::3, ::3] for plane in chroma])
+    red, blue = (
+        cv2.subtract(plane, cv2.LUT(level, np.repeat(tint, 16)), dtype=cv2.CV_32F)
+        for plane, tint in zip(chroma, tints, strict=True)
+    )
+    excess = cv2.magnitude(red, blue)
+    if excess.max() <= PALE * threshold:
+        return np.zeros(level.shape, bool)
+    # A thin outline is paler than its colour, because displays and JPEG blend it with the tissue beside it. What gives
+    # it away is that it is long, straight and thin.
+    pale = (excess > PALE * threshold).astype(np.uint8)
+    length = max(12, round(OUTLINE * min(level.shape)))
+    lines = cv2.morphologyEx(pale, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    lines |= cv2.morphologyEx(pale, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))
+    lines &= 1 - cv2.dilate(cv2.erode(pale, np.ones((7, 7), np.uint8)), np.ones((11, 11), np.uint8))
+    found = (excess > threshold).astype(np.uint8) | lines
+    if not found.any():
+        return found.astype(bool)
+    # JPEG halves the colour's resolution: the edge of a coloured line is paler than the line.
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(found)
+    kept = stats[:, cv2.CC_STAT_AREA] >= MIN_COLOURED
+    kept[0] = False
+    return np.asarray(cv2.dilate(kept[labels].astype(np.uint8), np.ones((5, 5), np.uint8)), dtype=bool)
+
+
+def _tint(steps: NDArray[np.uint8], chroma: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Median chroma [2, 16] of each of 16 grey steps; a step that few pixels have takes that of the nearest one.
+
+    Few pixels may be text alone, and its colour is not the display's.
+    """
+    counts = np.bincount(steps.ravel(), minlength=16)
+    known = np.flatnonzero(counts >= max(16, 0.002 * steps.size))
+    tint = np.full((2, 16), 128, np.float32)
+    for k in known:
+        here = steps == k
+        tint[:, k] = [np.median(plane[here]) for plane in chroma]
+    nearest = known[np.abs(known[None] - np.arange(16)[:, None]).argmin(axis=1)]
+    return np.ascontiguousarray(tint[:, nearest])
