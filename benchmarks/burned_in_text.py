@@ -1,7 +1,8 @@
 """Cleaning in figures: planted strings masked, field lost without text, nodule pixels hit, filling, panels, time.
 
-`TIGER_REAL_DATA=… python benchmarks/burned_in_text.py`. Thresholds were set on even DDTI patients and on the BrEaST frames
-at even places of the sorted list (which also trained the network; no DDTI frame did). The figures are of the odd ones.
+`TIGER_REAL_DATA=… python benchmarks/burned_in_text.py`. Thresholds were set on even DDTI patients and on the BrEaST
+frames at even places of the sorted list (which also trained the network; no DDTI frame did). The figures are of the
+odd ones.
 """
 
 import argparse
@@ -133,13 +134,14 @@ def filling(sets: dict[str, list[Path]], seed: int) -> list[str]:
             continue
         near = cv2.dilate(holes.astype(np.uint8), ring) > 0
         done = {"the text left in": text, "before the text": levels}
-        for name, how in (
-            ("black", lambda: np.where(holes, 0, text)),
-            ("inpaint (Telea)", lambda: cv2.inpaint(text, holes.astype(np.uint8), 3, cv2.INPAINT_TELEA)),
-            ("filled as we do", lambda: fill(text, holes, inside)),
-        ):
+        ways = {
+            "black": lambda text, holes, _: np.where(holes, 0, text),
+            "inpaint (Telea)": lambda text, holes, _: cv2.inpaint(text, holes.astype(np.uint8), 3, cv2.INPAINT_TELEA),
+            "filled as we do": fill,
+        }
+        for name, way in ways.items():
             start = time.process_time()
-            done[name] = how()
+            done[name] = way(text, holes, inside)
             seconds[name] += time.process_time() - start
         for name, image in done.items():
             energy[name] += float(np.square(sobel_magnitude(image.astype(np.float32))[near]).sum())

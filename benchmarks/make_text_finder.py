@@ -88,7 +88,7 @@ def mark(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def crop(frame: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A square of `SIDE` pixels out of a frame that is scaled, mirrored and toned at random, perhaps with black beside it."""
+    """A square of `SIDE` pixels out of a frame that is scaled, mirrored and toned at random, perhaps beside black."""
     scale = float(np.exp(rng.uniform(np.log(0.3), np.log(1.5))))
     need = round(SIDE / scale) + 1
     y, x = (int(rng.integers(0, max(1, n - need + 1))) for n in frame.shape)

@@ -22,7 +22,7 @@ DIGITS = (
     "P 100", "634878812", "3.5", "2/3", "F 60",
 )  # fmt: skip
 WORDS = {"zh": CHINESE, "en": ENGLISH, "digits": DIGITS}
-# Red, green, blue; the greys are as light as the ones that scanners use, the yellow and the orange are their hint colours.
+# Red, green, blue.
 COLOURS = {"white": (255, 255, 255), "grey": (190, 190, 190), "yellow": (255, 235, 60)}
 PLACES = ("corner", "header", "edge", "inside")
 

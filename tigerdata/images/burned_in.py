@@ -1,6 +1,6 @@
 """What a scanner draws over a frame: text, rulers, callipers, icons and colour, found before anything else looks at it.
 
-Colour is told from tissue by its distance from the display's own tint. Grey signs are found by a network of 3,985
+Colour is told from tissue by its distance from the display's own tint. Grey signs are found by a network of 3,713
 numbers, made by `benchmarks/make_text_finder.py`: letters have sharp strokes of one level, which speckle has not. It
 runs in numpy, because an ingest that had to load a deep-learning library would take seconds to start.
 """
@@ -26,7 +26,7 @@ LAYERS = ((2, 1), (2, 1), (1, 2), (1, 4), (1, 1))
 WEAK = -1.5
 # Gaps between letters up to so many cells belong to the line.
 BRIDGE = 2
-# A frame of which more than this looks written is no frame with text: noise, a drawing, a photograph.
+# A field of which more than this looks written is no field with text on it: noise, a drawing, a photograph.
 TOO_MUCH = 0.25
 # An outline is at least this share of the short side long, and its colour at least this share of the threshold.
 OUTLINE = 0.05
@@ -61,7 +61,7 @@ def convolve(
 
 
 def score(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return how surely each cell of 4 x 4 pixels of a uint8 frame [H, W] holds ink, in logits [ceil(H/4), ceil(W/4)]."""
+    """Return how surely each cell of 4 x 4 pixels of a uint8 frame [H, W] holds ink: logits [ceil(H/4), ceil(W/4)]."""
     values = levels.astype(np.float32)[None] * np.float32(1 / 255)
     *hidden, last = _weights()
     for layer in hidden:
@@ -70,7 +70,7 @@ def score(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def written(levels: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
-    """Return the pixels of a uint8 frame [H, W] that carry signs, bool [H, W]: sure cells and what hangs together with them.
+    """Return the pixels of a uint8 frame [H, W] that carry signs, bool [H, W]: sure cells and what is joined to them.
 
     `threshold` is the logit from which a cell is sure. Gaps between the letters of a line are closed.
     """
@@ -102,7 +102,8 @@ def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     A display may tint its greys (blue, sepia): the tint is a function of the grey level, so the median chroma of each
     level is taken from the frame itself and subtracted. `threshold` is in units of YCrCb chroma, 0 to 181.
     """
-    level, *chroma = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
+    planes = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
+    level, *chroma = (np.asarray(plane, dtype=np.uint8) for plane in planes)
     tints = _tint(level[::3, ::3] >> 4, [plane[::3, ::3] for plane in chroma])
     red, blue = (
         cv2.subtract(plane, cv2.LUT(level, np.repeat(tint, 16)), dtype=cv2.CV_32F)
@@ -115,10 +116,11 @@ def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     # it away is that it is long, straight and thin.
     pale = (excess > PALE * threshold).astype(np.uint8)
     length = max(12, round(OUTLINE * min(level.shape)))
-    lines = cv2.morphologyEx(pale, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
-    lines |= cv2.morphologyEx(pale, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))
-    lines &= 1 - cv2.dilate(cv2.erode(pale, np.ones((7, 7), np.uint8)), np.ones((11, 11), np.uint8))
-    found = (excess > threshold).astype(np.uint8) | lines
+    across, down = (
+        cv2.morphologyEx(pale, cv2.MORPH_OPEN, np.ones(shape, np.uint8)) > 0 for shape in ((1, length), (length, 1))
+    )
+    thick = cv2.dilate(cv2.erode(pale, np.ones((7, 7), np.uint8)), np.ones((11, 11), np.uint8)) > 0
+    found = ((excess > threshold) | ((across | down) & ~thick)).astype(np.uint8)
     if not found.any():
         return found.astype(bool)
     # JPEG halves the colour's resolution: the edge of a coloured line is paler than the line.
@@ -134,10 +136,11 @@ def _tint(steps: NDArray[np.uint8], chroma: list[NDArray[np.uint8]]) -> NDArray[
     Few pixels may be text alone, and its colour is not the display's.
     """
     counts = np.bincount(steps.ravel(), minlength=16)
-    known = np.flatnonzero(counts >= max(16, 0.002 * steps.size))
-    tint = np.full((2, 16), 128, np.float32)
-    for k in known:
-        here = steps == k
-        tint[:, k] = [np.median(plane[here]) for plane in chroma]
+    known = np.flatnonzero(counts >= min(int(counts.max()), max(16, round(0.002 * steps.size))))
     nearest = known[np.abs(known[None] - np.arange(16)[:, None]).argmin(axis=1)]
-    return np.ascontiguousarray(tint[:, nearest])
+    first = steps.ravel().astype(np.int32) << 8
+    medians = []
+    for plane in chroma:
+        below = np.bincount(first + plane.ravel(), minlength=16 * 256).reshape(16, 256).cumsum(axis=1)
+        medians.append((below < 0.5 * counts[:, None]).sum(axis=1)[nearest])
+    return np.array(medians, np.float32)

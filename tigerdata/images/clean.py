@@ -1,4 +1,4 @@
-"""Cleaning: one file's frame becomes one grey frame a view, without surround, text, rulers, callipers, icons and colour.
+"""Cleaning: one file's frame becomes one grey frame a view, without surround, text, rulers, callipers and colour.
 
 Everything later (masks, Sobel maps, quality words, training) sees the clean frames only. What was cut and masked is
 recorded in pixels of the original, and the original is never written to.
@@ -77,6 +77,9 @@ def clean(
     if not settings["clean"]:
         return [View((0, 0, width, height), levels, np.zeros(levels.shape, bool))]
     signs = burned_in.written(levels, settings["text_threshold"])
+    scanned = hull(levels)
+    if np.count_nonzero(signs & scanned) > burned_in.TOO_MUCH * np.count_nonzero(scanned):
+        signs[:] = False
     colour = np.zeros_like(signs) if rgb is None else burned_in.coloured(rgb, settings["colour_threshold"])
     # Letters would stretch the box around the scan, and bridge the gap of a panel.
     bare = np.where(signs | colour, 0, levels).astype(np.uint8)
@@ -98,8 +101,6 @@ def _view(
     inside = hull(bare)
     if not inside.any():  # nothing broad is lit: no telling what is field and what is not
         inside[:] = True
-    if np.count_nonzero(signs & inside) > burned_in.TOO_MUCH * np.count_nonzero(inside):
-        signs = np.zeros_like(signs)
     near = cv2.dilate(inside.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     surround = ~near & ~signs & ~colour & (levels > DRAWN_LEVEL)
     if surround.any():  # with the soft edge that JPEG and the display give to a letter
@@ -160,11 +161,11 @@ def _smooth(levels: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.f
     Takes the same time for a comma and for a colour box that fills half of the field; black where nothing is known.
     """
     weight = known.astype(np.float32)
-    total = levels * weight
-    pyramid = [(total, weight)]
+    total: NDArray = levels * weight
+    pyramid: list[tuple[NDArray, NDArray]] = [(total, weight)]
     while min(weight.shape) > 1 and not weight.all():
         shape = ((weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2)
-        total, weight = (cv2.resize(a, shape, interpolation=cv2.INTER_AREA) for a in (total, weight))
+        total, weight = (np.asarray(cv2.resize(a, shape, interpolation=cv2.INTER_AREA)) for a in (total, weight))
         pyramid.append((total, weight))
     total, weight = pyramid.pop()
     mean = total / np.maximum(weight, 1e-6)

@@ -92,9 +92,9 @@ def _span(hits: NDArray[np.bool_]) -> tuple[int, int] | None:
 def views(image: NDArray[np.uint8], panel_aspect: float | None = None) -> list[Box]:
     """Return the boxes of the scanned views of a uint8 frame [H, W], left to right, without the black surround.
 
-    Two views are told from one by a black gap, or by a column where nearly all rows jump at once. `panel_aspect`: what
-    a reader knows of its set, that a scan wider than so many frame heights always is a panel of two; such a frame is cut
-    at its most probable column, in the middle if no column jumps. One view per frame otherwise.
+    Two views are told from one by a black gap, or by a column where nearly all rows jump at once. `panel_aspect` is
+    what a reader knows of its set: a scan wider than so many frame heights is a panel of two, even where its views are
+    so alike that no column jumps; then it is cut in the middle. One view a frame otherwise.
     """
     height, _ = image.shape
     left, top, right, bottom = whole = scan_box(image)
@@ -115,8 +115,10 @@ def _cut(content: NDArray[np.uint8], known: bool) -> tuple[int, int] | None:
     height, width = content.shape
     low, high = round(MIN_VIEW * width), round((1 - MIN_VIEW) * width)
     dark = (content[:, low:high] >= DARK_LEVEL).mean(axis=0) <= GAP_SHARE
-    runs = np.flatnonzero(np.diff(np.concatenate([[False], dark, [False]]).astype(np.int8)))
-    gaps = [(int(a) + low, int(b) + low) for a, b in zip(runs[::2], runs[1::2], strict=True) if b - a >= MIN_GAP]
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], dark, [False]]).astype(np.int8)))
+    runs = [(int(a), int(b)) for a, b in zip(ends[::2], ends[1::2], strict=True) if b - a >= MIN_GAP]
+    # A gap that goes on beyond the middle leaves no room for a view.
+    gaps = [(low + a, low + b) for a, b in runs if a > 0 and b < dark.size]
     if gaps:
         return min(gaps, key=lambda g: abs(g[0] + g[1] - width))
     if not known and width <= height:
