@@ -104,7 +104,7 @@ def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     """
     planes = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
     level, *chroma = (np.asarray(plane, dtype=np.uint8) for plane in planes)
-    tints = _tint(level[::3, ::3] >> 4, [plane[::3, ::3] for plane in chroma])
+    tints = _tint(level[::3, ::3] // 16, [plane[::3, ::3] for plane in chroma])
     red, blue = (
         cv2.subtract(plane, cv2.LUT(level, np.repeat(tint, 16)), dtype=cv2.CV_32F)
         for plane, tint in zip(chroma, tints, strict=True)
@@ -130,7 +130,7 @@ def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(kept[labels].astype(np.uint8), np.ones((5, 5), np.uint8)), dtype=bool)
 
 
-def _tint(steps: NDArray[np.uint8], chroma: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def _tint(steps: NDArray[np.integer], chroma: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Median chroma [2, 16] of each of 16 grey steps; a step that few pixels have takes that of the nearest one.
 
     Few pixels may be text alone, and its colour is not the display's.

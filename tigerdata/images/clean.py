@@ -160,7 +160,7 @@ def _smooth(levels: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.f
 
     Takes the same time for a comma and for a colour box that fills half of the field; black where nothing is known.
     """
-    weight = known.astype(np.float32)
+    weight: NDArray = known.astype(np.float32)
     total: NDArray = levels * weight
     pyramid: list[tuple[NDArray, NDArray]] = [(total, weight)]
     while min(weight.shape) > 1 and not weight.all():

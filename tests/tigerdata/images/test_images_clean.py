@@ -19,6 +19,7 @@ from tigerdata.images.frames import read_frame
 from tigerdata.images.ingest import ingest_images
 from tigerdata.phantom.corpus import uniform_frames
 from tigerdata.regions import masks
+from tigerdata.sources.ddti import PANEL_ASPECT
 from tigerdata.workspace import DEFAULT_SETTINGS, Workspace
 
 SETTINGS = DEFAULT_SETTINGS["images"]
@@ -206,6 +207,34 @@ def test_ingest_cuts_masks_along_and_writes_down_what_it_did(
     inside[top:bottom, left:right] = True
     assert covered[more & inside].mean() > 0.95  # boxes are in the original's pixels
     assert ingest_images(ws, tmp_path)["new"] == 0
+
+
+@pytest.mark.realdata
+def test_real_nodules_are_kept_and_real_signs_go(real_data: Path) -> None:
+    """DDTI frames carry a mark and rulers, some callipers and text; BrEaST frames carry nothing."""
+    frames = sorted((real_data / "ddti").glob("*.a.jpg"))
+    counts = {"masked": 0, "cut": 0, "nodule": 0, "views": 0, "signs": 0}
+    for path in frames[::4]:
+        nodule = np.asarray(cv2.imread(str(path).replace(".a.", ".b.")))[:, :, 1] > 127
+        found = clean(read_frame(path).levels, None, SETTINGS, PANEL_ASPECT)
+        counts["views"] += len(found)
+        counts["nodule"] += int(nodule.sum())
+        counts["cut"] += int(nodule.sum()) - sum(int(v.crop(nodule).sum()) for v in found)
+        counts["masked"] += sum(int((v.crop(nodule) & v.filled).sum()) for v in found)
+        counts["signs"] += any(v.masked for v in found)
+    assert counts["masked"] < 0.002 * counts["nodule"] and counts["cut"] < 0.001 * counts["nodule"]
+    assert counts["signs"] > 0.9 * len(frames[::4]) and counts["views"] > 1.2 * len(frames[::4])
+    for path in sorted(p for p in (real_data / "breast").glob("case*.png") if "_" not in p.stem)[1::4]:
+        frame = read_frame(path)
+        assert one(frame.levels, frame.rgb).lost < 0.02
+
+
+@pytest.mark.realdata
+def test_the_text_that_a_real_frame_carries_is_found(real_data: Path) -> None:
+    """80_2 says ADENOPATIA II IZQ over two lines in its lower half; both were read off the picture."""
+    (view,) = clean(read_frame(real_data / "ddti" / "80_2.a.jpg").levels, None, SETTINGS)
+    covered = view.filled[190:225, 205:300]
+    assert covered.mean() > 0.3 and view.lost < 0.05
 
 
 def test_a_workspace_can_be_told_not_to_clean(tmp_path: Path, listed: Callable[..., Path]) -> None:
