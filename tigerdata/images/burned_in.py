@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 Weights = tuple[tuple[NDArray[np.float32], NDArray[np.float32], int, int], ...]
 
 # Side of a cell that the network judges, in pixels; larger frames are reduced first, so that letters have the size that
-# the network knows, and so that no frame takes longer.
+# the network knows, and so that no frame takes longer. Colour is looked for at a finer scale: outlines are thin.
 CELL = 4
 WORKING_SIDE = 640
+COLOUR_SIDE = 1536
 # (stride, dilation) of the network's layers.
 LAYERS = ((2, 1), (2, 1), (1, 2), (1, 4), (1, 1))
 # Cells that touch a sure cell count from here on, in logits: a letter's thin end is less sure than its middle.
@@ -31,6 +32,9 @@ TOO_MUCH = 0.25
 # An outline is at least this share of the short side long, and its colour at least this share of the threshold.
 OUTLINE = 0.05
 PALE = 0.3
+# Chroma of grey, and the level below which a pixel is too dark to show a tint.
+NEUTRAL = 128
+DARK_FOR_TINT = 24
 # Coloured areas smaller than this many pixels are chroma noise of JPEG.
 MIN_COLOURED = 12
 
@@ -99,15 +103,22 @@ def written(levels: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
 def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     """Return the pixels of an RGB frame [H, W, 3] whose colour is not the display's own, bool [H, W].
 
-    A display may tint its greys (blue, sepia): the tint is a function of the grey level, so the median chroma of each
-    level is taken from the frame itself and subtracted. `threshold` is in units of YCrCb chroma, 0 to 181.
+    A display may tint its greys (blue, sepia): the tint grows with the grey level, and is taken from the frame itself
+    and subtracted. `threshold` is in units of YCrCb chroma, 0 to 181.
     """
+    height, width = rgb.shape[:2]
+    scale = COLOUR_SIDE / max(height, width)
+    if scale < 1:
+        small = cv2.resize(
+            rgb, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+        )
+        found = coloured(np.asarray(small, dtype=np.uint8), threshold).astype(np.uint8)
+        return np.asarray(cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST), dtype=bool)
     planes = cv2.split(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb))
     level, *chroma = (np.asarray(plane, dtype=np.uint8) for plane in planes)
-    tints = _tint(level[::3, ::3] // 16, [plane[::3, ::3] for plane in chroma])
+    tints = _tint(level[::3, ::3], [plane[::3, ::3] for plane in chroma])
     red, blue = (
-        cv2.subtract(plane, cv2.LUT(level, np.repeat(tint, 16)), dtype=cv2.CV_32F)
-        for plane, tint in zip(chroma, tints, strict=True)
+        cv2.subtract(plane, cv2.LUT(level, tint), dtype=cv2.CV_32F) for plane, tint in zip(chroma, tints, strict=True)
     )
     excess = cv2.magnitude(red, blue)
     if excess.max() <= PALE * threshold:
@@ -130,17 +141,16 @@ def coloured(rgb: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(kept[labels].astype(np.uint8), np.ones((5, 5), np.uint8)), dtype=bool)
 
 
-def _tint(steps: NDArray[np.integer], chroma: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Median chroma [2, 16] of each of 16 grey steps; a step that few pixels have takes that of the nearest one.
+def _tint(level: NDArray[np.uint8], chroma: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Chroma [2, 256] that the display gives to each grey level: neutral for black, and in proportion to the level.
 
-    Few pixels may be text alone, and its colour is not the display's.
+    The proportion is the median over the frame's pixels, so that overlay cannot move it unless it covers half of what
+    is lit; the median of each level could, because a colour box may be most of what is that bright.
     """
-    counts = np.bincount(steps.ravel(), minlength=16)
-    known = np.flatnonzero(counts >= min(int(counts.max()), max(16, round(0.002 * steps.size))))
-    nearest = known[np.abs(known[None] - np.arange(16)[:, None]).argmin(axis=1)]
-    first = steps.ravel().astype(np.int32) << 8
-    medians = []
-    for plane in chroma:
-        below = np.bincount(first + plane.ravel(), minlength=16 * 256).reshape(16, 256).cumsum(axis=1)
-        medians.append((below < 0.5 * counts[:, None]).sum(axis=1)[nearest])
-    return np.array(medians, np.float32)
+    lit = level > DARK_FOR_TINT
+    levels = np.arange(256, dtype=np.float32)
+    if not lit.any():
+        return np.full((2, 256), NEUTRAL, np.float32)
+    grey = level[lit].astype(np.float32)
+    slopes = [np.median((plane[lit] - np.float32(NEUTRAL)) / grey) for plane in chroma]
+    return np.clip([NEUTRAL + slope * levels for slope in slopes], 0, 255).astype(np.float32)

@@ -110,7 +110,7 @@ def _view(
     masked |= _named(_boxes(signs, box), min(levels.shape))
     if holes.any():
         levels = fill(levels, holes, inside)
-    lost = np.count_nonzero(holes & inside) / np.count_nonzero(inside)
+    lost = float(np.count_nonzero(holes & inside) / np.count_nonzero(inside))
     return View(box, levels, holes, {kind: boxes for kind, boxes in masked.items() if boxes}, lost)
 
 

@@ -20,6 +20,7 @@ LIT_SHARE = 0.04
 THIN_MARGIN = 0.012
 # What of the scan remains after an opening by this share of the short side; letters and rulers do not.
 OPENING = 0.045
+WORKING_SIDE = 512
 
 # Two views side by side. Each is at least this share of the content wide; of a gap's pixels no more than this are lit.
 MIN_VIEW = 0.3
@@ -58,7 +59,13 @@ def hull(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _broad(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Bright pixels, 0 or 1 [H, W], that belong to something broad: letters and rulers do not survive the opening."""
-    side = max(3, round(OPENING * min(image.shape)))
+    height, width = image.shape
+    step = min(height, width) // WORKING_SIDE
+    if step > 1:  # a very large frame: the opening's time grows with its width
+        small = cv2.resize(image, (width // step, height // step), interpolation=cv2.INTER_AREA)
+        broad = _broad(np.asarray(small, dtype=np.uint8))
+        return np.asarray(cv2.resize(broad, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    side = max(3, round(OPENING * min(height, width)))
     bright = (cv2.blur(image, (5, 5)) > FIELD_LEVEL).astype(np.uint8)
     # Beyond the frame the scan goes on, or the opening would eat a field that reaches the frame's corners.
     framed = cv2.copyMakeBorder(bright, side, side, side, side, cv2.BORDER_REPLICATE)

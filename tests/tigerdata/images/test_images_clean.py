@@ -116,6 +116,32 @@ def test_a_colour_box_is_found_on_a_tinted_display(tissue: tuple[np.ndarray, np.
     np.testing.assert_array_equal(view.levels[~view.filled], grey[~view.filled])
 
 
+def test_the_colour_of_an_overlay_is_not_taken_for_the_tint(tissue: tuple[np.ndarray, np.ndarray]) -> None:
+    """Few pixels of tissue are as bright as the box: the median of that grey step is the box's colour."""
+    grey = np.minimum(tissue[0][0], 150)
+    rgb = np.repeat(grey[:, :, None], 3, axis=2)
+    rgb[60:64, 20:60] = 200  # a few pixels of tissue that are as bright
+    rgb[100:140, 100:140] = (255, 190, 160)
+    found = burned_in.coloured(rgb, SETTINGS["colour_threshold"])
+    assert found[100:140, 100:140].all()
+    found[95:145, 95:145] = False
+    assert not found.any()
+
+
+@pytest.mark.parametrize("side", [1200, 1700])
+def test_a_large_frame_is_cleaned_as_a_small_one(tissue: tuple[np.ndarray, np.ndarray], side: int) -> None:
+    image = cv2.resize(tissue[0][0], (side, side), interpolation=cv2.INTER_CUBIC)
+    frame = cv2.copyMakeBorder(image, 50, 70, 90, 110, cv2.BORDER_CONSTANT, value=0)
+    ink = np.zeros_like(frame)
+    cv2.putText(ink, "DOE 12", (side // 3, side // 3), cv2.FONT_HERSHEY_SIMPLEX, side / 700, 255, side // 350)
+    rgb = np.repeat(np.maximum(frame, ink)[:, :, None], 3, axis=2)
+    rgb[side // 2 : side // 2 + 90, side // 2 : side // 2 + 90] = (200, 40, 30)
+    view = one(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), rgb)
+    np.testing.assert_allclose(view.box, (90, 50, 90 + side, 50 + side), atol=8)
+    assert view.filled[view.crop(ink) > 0].mean() > 0.95
+    assert view.filled[view.crop((rgb[:, :, 0] == 200) & (rgb[:, :, 1] == 40))].all()
+
+
 def test_a_filling_has_no_edge_where_black_has_one(tissue: tuple[np.ndarray, np.ndarray]) -> None:
     image = tissue[0][0]
     holes = np.zeros(image.shape, bool)
