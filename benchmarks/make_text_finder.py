@@ -1,6 +1,6 @@
 """Make the network that finds burned-in text, which TigerData ships: `python benchmarks/make_text_finder.py OUT`.
 
-Half an hour of one core. Trained on frames with random strings, callipers, ticks and icons drawn on them: half of the
+Ten minutes of one core. Trained on frames with random strings, callipers, ticks and icons drawn on them: half of the
 BrEaST frames (CC BY 4.0; folder TIGER_REAL_DATA, required, so that the network is the one that was measured) and
 simulated thyroid frames. Two of the benchmark's fonts are kept from it, and all of its strings.
 """
