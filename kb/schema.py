@@ -71,6 +71,12 @@ STEPS: tuple[str, ...] = (
         WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
            OR EXISTS (SELECT 1 FROM pathology);
     """,
+    # What cleaning cut and masked in an image. Images of older files have no row: nothing was cleaned.
+    """
+    CREATE TABLE cleaning (
+        image_id VARCHAR PRIMARY KEY, crop_left INTEGER, crop_top INTEGER, crop_right INTEGER, crop_bottom INTEGER,
+        masked JSON, lost DOUBLE);
+    """,
 )
 VERSION = len(STEPS)
 

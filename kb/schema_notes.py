@@ -128,6 +128,18 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "rejected": "why it is not used; empty if it is",
         },
     ),
+    "cleaning": (
+        "What was cut and masked of an image, one row a clean frame, in pixels of the original.",
+        {
+            "image_id": "the image",
+            "crop_left": "first column of the original that the clean frame shows",
+            "crop_top": "first row",
+            "crop_right": "column after the last one",
+            "crop_bottom": "row after the last one",
+            "masked": "kind (text, ruler, mark, colour, surround) and its boxes: left, top, right, bottom",
+            "lost": "share of the scanned field that was filled",
+        },
+    ),
     "regions": (
         "Masks.",
         {

@@ -35,7 +35,15 @@ FOLDERS = ("images", "regions", "models", "runs", "datasets")
 DEFAULT_SETTINGS: dict[str, Any] = {
     "domain": "thyroid",
     "format": 1,
-    "images": {"max_megapixels": 50.0, "min_side": 16},
+    # Cleaning (tigerdata/images/clean.py): logit from which a sign is sure, and distance from the display's tint, in
+    # units of chroma, from which a pixel is coloured. Lower numbers mask more.
+    "images": {
+        "max_megapixels": 50.0,
+        "min_side": 16,
+        "clean": True,
+        "text_threshold": 2.5,
+        "colour_threshold": 28.0,
+    },
     # "keyed": ids of patients, examinations and reports are stored as keyed pseudonyms (tigerdata/identity.py). "kept":
     # as they are, for ids that are pseudonyms already.
     "privacy": {"ids": "keyed"},
@@ -64,7 +72,7 @@ def _merge(defaults: dict[str, Any], given: dict[str, Any], where: str, prefix: 
             merged[name] = _merge(default, value, where, f"{full}.")
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
             merged[name] = float(value)
-        elif isinstance(value, bool) or not isinstance(value, type(default)):
+        elif isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, type(default)):
             raise UserError(f"Setting '{full}' in {where} must be of type {type(default).__name__}.")
         else:
             merged[name] = copy.deepcopy(value)

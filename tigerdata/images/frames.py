@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,21 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A file's frame: `levels` uint8 [H, W], and `rgb` uint8 [H, W, 3] if any pixel of it has a colour."""
+
+    levels: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | None = None
+
+
 def read_gray(path: Path, max_megapixels: float = 50.0, min_side: int = 16) -> NDArray[np.uint8]:
-    """Return the grey levels of an image file, uint8 [H, W].
+    """Return the grey levels of an image file, uint8 [H, W]; see `read_frame`."""
+    return read_frame(path, max_megapixels, min_side).levels
+
+
+def read_frame(path: Path, max_megapixels: float = 50.0, min_side: int = 16) -> Frame:
+    """Return the grey levels of an image file and, where it has any, its colours.
 
     Turned as EXIF says; transparency is laid on black (the colours below a transparent pixel must not reappear);
     colour becomes luma (ITU-R 601); 16-bit levels are divided by the smallest of 8, 10, 12, 14, 16 bits that holds the
@@ -60,14 +74,15 @@ def read_gray(path: Path, max_megapixels: float = 50.0, min_side: int = 16) -> N
     Raises Refused with one of MISSING_FILE, NOT_A_FILE, EMPTY_FILE, UNSUPPORTED_FORMAT, TOO_LARGE, TOO_SMALL,
     ELONGATED, ANIMATED, TRUNCATED_IMAGE, UNSUPPORTED_DEPTH, CONSTANT_IMAGE, UNREADABLE.
     """
-    levels = _read(path, max_megapixels)
+    frame = _read(path, max_megapixels)
+    levels = frame.levels
     if min(levels.shape) < min_side:
         raise Refused("TOO_SMALL")
     if max(levels.shape) > MAX_ELONGATION * min(levels.shape):
         raise Refused("ELONGATED")
     if levels.min() == levels.max():
         raise Refused("CONSTANT_IMAGE")
-    return levels
+    return frame
 
 
 def read_mask(
@@ -78,7 +93,7 @@ def read_mask(
     `channel` picks one colour (0 red, 1 green, 2 blue) where the classes are drawn in different colours. Besides the
     codes of `read_gray`, Refused MASK_SIZE when it is not `shape`, MASK_EMPTY, and MASK_COVERS_ALL.
     """
-    levels = _read(path, max_megapixels, channel)
+    levels = _read(path, max_megapixels, channel).levels
     if levels.shape != shape:
         raise Refused("MASK_SIZE")
     mask = levels > (0 if levels.max() <= 1 else 127)
@@ -89,7 +104,7 @@ def read_mask(
     return mask
 
 
-def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDArray[np.uint8]:
+def _read(path: Path, max_megapixels: float, channel: int | None = None) -> Frame:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not path.exists():
@@ -108,7 +123,7 @@ def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDAr
                 if getattr(image, "n_frames", 1) > 1:
                     raise Refused("ANIMATED")
                 image.load()
-                return _gray(ImageOps.exif_transpose(image), channel)
+                return _frame(ImageOps.exif_transpose(image), channel)
     except PermissionError as error:
         raise Refused("UNREADABLE") from error
     except Image.DecompressionBombError as error:
@@ -119,17 +134,22 @@ def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDAr
         raise Refused("TRUNCATED_IMAGE") from error
 
 
-def _gray(image: Image, channel: int | None) -> NDArray[np.uint8]:
+def _frame(image: Image, channel: int | None) -> Frame:
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep(np.asarray(image))
+        return Frame(_deep(np.asarray(image)))
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         from PIL import Image as pillow
 
         layered = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, (0, 0, 0, 255)), layered).convert("RGB")
     if channel is not None:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)[:, :, channel]
-    return np.asarray(image.convert("L"), dtype=np.uint8)
+        return Frame(np.asarray(image.convert("RGB"), dtype=np.uint8)[:, :, channel])
+    levels = np.asarray(image.convert("L"), dtype=np.uint8)
+    if image.mode in ("1", "L"):
+        return Frame(levels)
+    rgb = np.asarray(image.convert("RGB"), dtype=np.uint8)
+    grey = np.array_equal(rgb[:, :, 0], rgb[:, :, 1]) and np.array_equal(rgb[:, :, 1], rgb[:, :, 2])
+    return Frame(levels, None if grey else rgb)
 
 
 def _deep(levels: NDArray) -> NDArray[np.uint8]:

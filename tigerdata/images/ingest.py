@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from kb.errors import UserError
 from kb.files import sha256_file
 from tigerdata.identity import pseudonyms
-from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
+from tigerdata.images.clean import View, clean
+from tigerdata.images.frames import Refused, inside, read_frame, read_mask, write_gray
 from tigerdata.progress import Progress
 from tigerdata.regions import masks
-from tigerdata.sources.records import Box, ImageRecord, Reader
+from tigerdata.sources.records import ImageRecord, Reader
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,6 +46,7 @@ class _Batch:
     """Rows to write, collected before the database is opened."""
 
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cleaning: list[dict[str, Any]] = field(default_factory=list)
     regions: list[dict[str, Any]] = field(default_factory=list)
     nodules: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
@@ -95,7 +97,7 @@ def ingest_images(
         "nodule_masks": sum(r["kind"] == "nodule" for r in batch.regions),
         "gland_masks": sum(r["kind"] == "gland" for r in batch.regions),
         "descriptors": len(batch.findings),
-        **dict(sorted(batch.counts.items())),
+        **dict(sorted((+batch.counts).items())),
         "rejected_by_code": dict(sorted(by_code.items())),
         "rejected": batch.rejected,
     }
@@ -126,26 +128,25 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
             batch.images[copy_id] = row | {"image_id": copy_id, "rejected": code}
         return
     try:
-        levels = read_gray(file, limit, least)
+        given = read_frame(file, limit, least)
     except Refused as error:
         batch.reject(record.where, error.code)
         batch.images[sha256[:16]] = row | {"image_id": sha256[:16], "rejected": error.code}
         return
-    drawn = _read_masks(root, record, levels.shape, limit, batch)
-    height, width = levels.shape
-    boxes = record.views(levels) if record.views else [(0, 0, width, height)]
-    if len(boxes) > 1:
-        batch.counts["panels_split"] += 1
-    for index, box in enumerate(boxes):
-        cut = {kind: _crop(mask, box) for kind, mask in drawn.items()}
-        if len(boxes) > 1 and "nodule" in cut and not cut["nodule"].any():
+    drawn = _read_masks(root, record, given.levels.shape, limit, batch)
+    views = clean(given.levels, given.rgb, ws.settings["images"], record.panel_aspect)
+    _count(views, drawn, batch.counts)
+    for index, view in enumerate(views):
+        cut = {kind: view.crop(mask) for kind, mask in drawn.items()}
+        if len(views) > 1 and "nodule" in cut and not cut["nodule"].any():
             # Nobody outlined a nodule in this view: whether there is one is not known.
             batch.counts["view_without_mask"] += 1
             continue
         image_id = sha256[:16] if index == 0 else hashlib.sha256(f"{sha256}/{index}".encode()).hexdigest()[:16]
-        frame = _crop(levels, box)
-        write_gray(ws.frame_path(image_id), frame)
-        batch.images[image_id] = row | {"image_id": image_id, "width": frame.shape[1], "height": frame.shape[0]}
+        height, width = view.levels.shape
+        write_gray(ws.frame_path(image_id), view.levels)
+        batch.images[image_id] = row | {"image_id": image_id, "width": width, "height": height}
+        batch.cleaning.append(view.row(image_id))
         batch.regions += [masks.save(ws, image_id, k, m, origin=f"import:{source}") for k, m in cut.items() if m.any()]
         _describe(image_id, source, record, batch)
     if record.patient_id:
@@ -164,9 +165,13 @@ def _read_masks(
     return found
 
 
-def _crop(array: NDArray, box: Box) -> NDArray:
-    left, top, right, bottom = box
-    return array[top:bottom, left:right]
+def _count(views: Sequence[View], drawn: Mapping[str, NDArray[np.bool_]], counts: Counter[str]) -> None:
+    """Count what cleaning did to a file, and what it took from the masks that came with it."""
+    counts["panels_split"] += len(views) > 1
+    counts["frames_with_signs"] += any(view.masked for view in views)
+    for kind, mask in drawn.items():
+        kept = sum(int(view.crop(mask).sum()) for view in views)
+        counts[f"{kind}_mask_cut"] += kept < mask.sum()
 
 
 def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) -> None:
@@ -232,6 +237,7 @@ def _write(con: duckdb.DuckDBPyConnection, batch: _Batch) -> int:
     con.unregister("_ids")
     images = pd.DataFrame(list(batch.images.values()), columns=list(IMAGE_COLUMNS))
     store.insert(con, "images", _nullable(images, width="Int64", height="Int64"), replace=True)
+    store.insert(con, "cleaning", pd.DataFrame(batch.cleaning), replace=True)
     masks.insert(con, batch.regions)
     store.insert(con, "nodules", pd.DataFrame(batch.nodules))
     store.insert(con, "findings", pd.DataFrame(batch.findings))

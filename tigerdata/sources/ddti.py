@@ -14,12 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kb import KnowledgeBase
 from kb.errors import UserError
-from tigerdata.sources.records import Box, Descriptor, ImageRecord, SourceSet
+from tigerdata.sources.records import Descriptor, ImageRecord, SourceSet
 from tigerdata.sources.table import age, rows
 
 IMAGE_NAME = re.compile(r"(?P<id>(?P<patient>\d+)_\d+)\.a\.jpg")
@@ -54,14 +51,8 @@ VOCABULARY: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 
-# Measured on the set's 476 files, all 500 x 315: a view is at least half a frame high wide, two of them span more than
-# 1.3 heights, and the black surround's columns stay below level 14 at their 90th percentile.
-DARK_LEVEL = 14
+# Measured on the set's 476 files, all 500 x 315: one view spans at most 1.22 heights, two views span more than 1.3.
 PANEL_ASPECT = 1.3
-MIN_VIEW = 0.4
-# A seam is a column where the median jump to its neighbour exceeds the surrounding jumps this many times.
-SEAM_CONTRAST = 2.2
-SEAM_WINDOW = 12
 
 
 def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> SourceSet:
@@ -99,7 +90,7 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
                 masks={"nodule": mask} if (path / mask).exists() else {},
                 mask_channel=GREEN,
                 descriptors=tuple(_descriptors(row, where)),
-                views=views,
+                panel_aspect=PANEL_ASPECT,
             )
         )
     counts["row_without_file"] = len(described)
@@ -118,42 +109,3 @@ def _descriptors(row: Mapping[str, str], where: str) -> list[Descriptor]:
     if tirads := row.get("tirads", ""):
         found.append(Descriptor("tirads", tirads.upper(), tirads))
     return found
-
-
-def views(levels: NDArray[np.uint8]) -> list[Box]:
-    """Return the boxes of the scanned views in a DDTI file, left to right; the black surround is left out.
-
-    A single view is narrower than 1.3 heights. A wider content is a panel of two: it is cut at a black gap, else at
-    the column of its middle fifth where nearly all rows jump at once, else (two views so alike that no column jumps)
-    in the middle.
-    """
-    height, width = levels.shape
-    lit = np.percentile(levels, 90, axis=0) >= DARK_LEVEL
-    columns = np.flatnonzero(lit)
-    if columns.size < MIN_VIEW * height:
-        return [(0, 0, width, height)]
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    cuts = [(left, right)]
-    if right - left > PANEL_ASPECT * height:
-        seam = _seam(levels[:, left:right]) + left
-        dark = np.flatnonzero(~lit[left:right]) + left
-        near = dark[np.abs(dark - seam) <= SEAM_WINDOW]
-        first, last = (int(near[0]), int(near[-1]) + 1) if near.size else (seam, seam)
-        cuts = [(left, first), (last, right)]
-    boxes = []
-    for start, stop in cuts:
-        rows_lit = np.flatnonzero(np.percentile(levels[:, start:stop], 90, axis=1) >= DARK_LEVEL)
-        top, bottom = (int(rows_lit[0]), int(rows_lit[-1]) + 1) if rows_lit.size else (0, height)
-        boxes.append((start, top, stop, bottom))
-    return boxes
-
-
-def _seam(levels: NDArray[np.uint8]) -> int:
-    """Return the first column of the right view."""
-    jumps = np.median(np.abs(np.diff(levels.astype(np.float32), axis=1)), axis=0)
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(jumps, SEAM_WINDOW, mode="edge"), 2 * SEAM_WINDOW + 1)
-    contrast = jumps / (np.median(windows, axis=1) + 1)
-    width = levels.shape[1]
-    low, high = round(0.4 * width), round(0.6 * width)
-    best = low + int(np.argmax(contrast[low:high]))
-    return best + 1 if contrast[best] >= SEAM_CONTRAST else width // 2

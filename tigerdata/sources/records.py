@@ -7,14 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kb import KnowledgeBase
-
-# (left, top, right, bottom) in pixels of the file, right and bottom excluded.
-Box = tuple[int, int, int, int]
-ViewFinder = Callable[[NDArray[np.uint8]], list[Box]]
 
 
 @dataclass(frozen=True)
@@ -30,8 +23,8 @@ class Descriptor:
 class ImageRecord:
     """One image file of a set; `where` names the row or file for messages, `file` is relative to the set's root.
 
-    `views` splits a panel of several frames into boxes; without it the whole file is one frame. `mask_channel` picks
-    the colour in which the mask files draw the nodule.
+    `panel_aspect`: in this set, a scan wider than so many frame heights is a panel of two views, even where no seam
+    shows (`tigerdata.images.sector.views`). `mask_channel` picks the colour in which the mask files draw the nodule.
     """
 
     file: str
@@ -46,7 +39,7 @@ class ImageRecord:
     masks: Mapping[str, str] = field(default_factory=dict)
     mask_channel: int | None = None
     descriptors: tuple[Descriptor, ...] = ()
-    views: ViewFinder | None = None
+    panel_aspect: float | None = None
 
 
 @dataclass

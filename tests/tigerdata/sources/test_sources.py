@@ -29,21 +29,6 @@ def panel(left: tuple[int, int], right: tuple[int, int] | None, seed: int = 0) -
     return frame
 
 
-@pytest.mark.parametrize(
-    "spans, cut",
-    [(((57, 442), None), [(57, 442)]), (((5, 250), (250, 496)), [(5, 250), (250, 496)]),
-     (((7, 285), (285, 499)), [(7, 285), (285, 499)]), (((7, 247), (256, 492)), [(7, 247), (256, 492)])],
-)  # fmt: skip
-def test_panels_are_cut_at_the_seam(spans: tuple, cut: list[tuple[int, int]]) -> None:
-    for seed in range(5):
-        assert ddti.views(panel(*spans, seed=seed)) == [(a, 7, b, 308) for a, b in cut]
-
-
-def test_views_without_a_seam_are_cut_in_the_middle_and_darkness_is_left_whole() -> None:
-    assert ddti.views(panel((5, 495), None)) == [(5, 7, 250, 308), (250, 7, 495, 308)]
-    assert ddti.views(np.zeros((50, 60), np.uint8)) == [(0, 0, 60, 50)]
-
-
 def write_ddti(folder: Path, margin: str = "ill-defined") -> Path:
     folder.mkdir()
     for name, spans, ellipses in (
