@@ -179,6 +179,25 @@ def segment(
     show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
 
 
+@data_app.command("locate")
+def locate(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Measure where nodules lie in their glands and derive the pole that no text states; marked as derived.
+
+    Example: tigerdata locate -w study
+    """
+    from tigerdata.regions import locations
+
+    result = locations.locate(open_workspace(workspace))
+    if as_json:
+        show(result, as_json)
+        return
+    from tigerdata.tables import show_table
+
+    table = result.pop("table")
+    show_table("Nodules in their glands", table, locations.COLUMNS)
+    show(result, as_json)
+
+
 @data_app.command("split")
 def split(
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for validation.")] = 0.15,
