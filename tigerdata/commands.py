@@ -4,7 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` answers at on
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -203,6 +203,9 @@ def split(
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for validation.")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for the test.")] = 0.15,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Also this many folds for cross-validation, stored as default-fold1 and so on.")
+    ] = 0,
     from_cohort: Annotated[bool, typer.Option("--from-cohort", help="Take the cohort column of the images.")] = False,
     rare: Annotated[str, typer.Option(help="Make classes rare for an experiment: class=images in training.")] = "",
     allow_missing_patients: Annotated[
@@ -211,14 +214,17 @@ def split(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Split by patient, stratified by class; patients and duplicates are never in two parts.
+    """Split by patient, stratified by class; patients and duplicates are never in two parts, nor in two folds' tests.
 
     Example: tigerdata split --from-cohort -w study
     """
     from tigerdata import splits
 
-    result = splits.split(
-        open_workspace(workspace),
+    study = open_workspace(workspace)
+    # Folds first: a number of folds that is not possible is refused before anything is written.
+    dealt = splits.split_folds(study, folds, val, seed, allow_missing_patients=allow_missing_patients) if folds else {}
+    result: dict[str, Any] = splits.split(
+        study,
         val=val,
         test=test,
         seed=seed,
@@ -226,6 +232,10 @@ def split(
         allow_missing_patients=allow_missing_patients,
         rare=_counts(rare, "--rare") or None,
     )
+    if dealt:
+        result["folds"] = dealt
+    if said := splits.remarks(study):
+        result["remarks"] = said
     show(result, as_json)
 
 
