@@ -20,6 +20,8 @@ EncodingOption = Annotated[
     str | None, typer.Option(help="Encoding of text files; default: found by their bytes (UTF-8, UTF-16, GB18030).")
 ]
 
+EXIT_GATE = 3  # contract 8 of the design: a quality gate failed
+
 data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
 ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
 data_app.add_typer(ingest_app, name="ingest")
@@ -177,6 +179,55 @@ def segment(
     from tigerdata import regions
 
     show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
+
+
+@data_app.command("check")
+def check(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 when an image is flagged.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every image: one score and one flag a check, stored in the table `checks`, and what to do next.
+
+    Example: tigerdata check -w study
+    """
+    from tigerdata import check as checks
+
+    result = checks.check(open_workspace(workspace), progress=reporter())
+    if as_json:
+        show(result, as_json)
+    else:
+        from tigerdata.tables import show_table
+
+        rows = [{"check": name, "says": checks.CHECKS[name][0], **row} for name, row in result["checks"].items()]
+        columns = ("check", "says", "scored", "flagged", "threshold", "worst", "image")
+        show_table(f"{result['flagged']} of {result['images']} images are flagged", rows, columns)
+        for name in ("mask_flags", "rejected"):
+            if result[name]:
+                show({name.replace("_", " "): result[name]}, as_json)
+        typer.echo(result["next"])
+    if strict and result["flagged"]:
+        raise typer.Exit(EXIT_GATE)
+
+
+@data_app.command("view")
+def view(
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    label: Annotated[str | None, typer.Option(help="Only this class.")] = None,
+    flag: Annotated[str | None, typer.Option(help="Only images with this flag of `tigerdata check`.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this part of the split: train, val, test or pool.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many images, evenly taken.")] = 500,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a gallery to look at: frame, outlines, Sobel map and prompt side by side, with filters, in one HTML file.
+
+    Example: tigerdata view --out gallery.html -w study
+    """
+    from tigerdata import view as gallery
+
+    study = open_workspace(workspace)
+    show(gallery.view(study, out, label, flag, split, limit, progress=reporter()), as_json)
 
 
 @data_app.command("locate")
