@@ -162,7 +162,10 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             **{
                 column: note
                 for name, what in _CHECKS.items()
-                for column, note in ((f"{name}_score", what), (f"is_{name}", "whether the score is below its threshold"))
+                for column, note in (
+                    (f"{name}_score", what),
+                    (f"is_{name}", "whether the score is below its threshold"),
+                )
             },
             "mask_flags": "what is odd about the nodule mask",
             "disagrees_on": "size, aspect, side, pole or gland: where mask and text disagree",

@@ -27,7 +27,10 @@ CHECKS: dict[str, tuple[str, str]] = {
     "text": ("writing left", "mask it by hand or leave the frames out: a model learns writing"),
     "odd_size": ("unusual size", "see whether they are crops, panels or another kind of image"),
     "truncated": ("cut off or damaged", "take the files from their source again"),
-    "duplicate": ("copy of another frame", "nothing for splits, which keep copies together; remove them to count right"),
+    "duplicate": (
+        "copy of another frame",
+        "nothing for splits, which keep copies together; remove them to count right",
+    ),
     "mask": ("no usable mask", "draw or predict it again: `tigerdata segment`, or import a mask"),
     "disagreement": ("mask and text disagree", "see whether mask, side or report belongs to another nodule"),
     "few_patients": ("class of few patients", "collect more, or plan with `tigergen plan`; figures on it are weak"),
@@ -134,9 +137,7 @@ def _masks(ws: Workspace, fact: dict[str, Any], shape: tuple[int, ...]) -> dict[
     found: dict[str, Any] = {"mask": 1.0 - len(flags) / 4, "mask_flags": ",".join(flags)}
     if set(flags) & set(MASK_FAULTS):
         found["mask"] = 0.0
-    agreed = agreement(
-        ws.kb, nodule, gland, fact["attributes"], fact["sizes_mm"], fact["plane"], fact["mm_per_pixel"]
-    )
+    agreed = agreement(ws.kb, nodule, gland, fact["attributes"], fact["sizes_mm"], fact["plane"], fact["mm_per_pixel"])
     if agreed:
         found["disagreement"] = min(agreed.values())
         floor = ws.settings["check"]["disagreement"]

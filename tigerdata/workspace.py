@@ -45,8 +45,15 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     # first three; of the same frames blurred by one pixel of 256, or dimmed to a quarter, all are under blur or dark.
     # `disagreement` is a factor of size or aspect, `patients` the fewest of a class that give val and test two each.
     "check": {
-        "blur": 0.35, "dark": 0.25, "low_information": 0.65, "text": 0.75, "odd_size": 0.5, "truncated": 0.98,
-        "mask": 0.5, "disagreement": 0.6, "patients": 10,
+        "blur": 0.4,
+        "dark": 0.25,
+        "low_information": 0.65,
+        "text": 0.75,
+        "odd_size": 0.5,
+        "truncated": 0.98,
+        "mask": 0.5,
+        "disagreement": 0.6,
+        "patients": 10,
     },
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and
     # an empty label leaves the category's images without one.

@@ -21,8 +21,23 @@ FILL_LEVEL = 10
 
 
 def sharpness(frame: Frame) -> float:
-    """Return the variance of the Laplacian within the sector of a frame [H, W], as a share of `SHARP`, at most 1."""
-    return min(1.0, conditions.quality_scores(frame)["definition"] / SHARP)
+    """Return the variance of the Laplacian within the sector of a frame [H, W], as a share of `SHARP`, at most 1.
+
+    Frames longer than `conditions.QUALITY_SIDE` are reduced to it first; smaller ones are taken as they are, because an
+    enlarged frame is always soft.
+    """
+    import cv2
+
+    scale = conditions.QUALITY_SIDE / max(frame.shape)
+    if scale < 1:
+        shape = (max(8, round(frame.shape[1] * scale)), max(8, round(frame.shape[0] * scale)))
+        frame = np.asarray(cv2.resize(frame, shape, interpolation=cv2.INTER_AREA))
+    inside = conditions.sector(frame)
+    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # the sector's own border is sharp
+    core = core if core.any() else inside
+    if not core.any():
+        return 0.0
+    return min(1.0, float(cv2.Laplacian(frame.astype(np.float32), cv2.CV_32F)[core].var()) / SHARP)
 
 
 def light(frame: Frame) -> float:

@@ -2,9 +2,10 @@
 
 Only what can be compared is in the result; each entry is a number between 0 and 1:
 
-* `size`: the mask's longest extent in mm against the nearest stated diameter (a frame shows two of three), as the
-  smaller over the larger; where no number is stated, against the range of small, middle or large. Needs the frame's
-  millimetres a pixel, which only DICOM files and some sets know: nothing is guessed from a frame without them.
+* `size`: the mask's longest extent in mm against the largest stated diameter, as the smaller over the larger. Of three
+  diameters a frame shows two, so that the longest it shows is the largest or the second. Where no number is stated,
+  the range of small, middle or large. Needs the frame's millimetres a pixel, which only DICOM files and some sets
+  know: nothing is guessed from a frame without them.
 * `aspect`: taller-than-wide, wider-than-tall or round against height and width of the outline's box, which needs no
   scale. ACR TI-RADS takes the aspect in transverse frames, so longitudinal ones are left out.
 * `side`: left or right against the lobe of a transverse frame that shows both (`thirds.shows_both`).
@@ -70,8 +71,9 @@ def longest(mask: NDArray[np.bool_]) -> float:
 
 
 def _size(base: KnowledgeBase, measured: float, words: Sequence[str], sizes_mm: Sequence[float]) -> float | None:
-    stated = [v for v in sizes_mm if v > 0]
+    stated = sorted((v for v in sizes_mm if v > 0), reverse=True)
     if stated:
+        stated = stated[: 2 if len(stated) > 2 else 1]
         return max(min(measured, v) / max(measured, v) for v in stated)
     if not words:
         return None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
 DERIVED = "derived:nodule-and-gland-mask"
+# Two outlines that differ by less than this share of the gland's depth meet: nobody draws more exactly.
+EDGE = 0.03
 COLUMNS = ("class", "plane", "nodules", "first_third", "second_third", "third_third", "down", "meets_upper_edge")
 
 
@@ -70,7 +72,7 @@ def locate(ws: Workspace) -> dict[str, Any]:
         plane = plane or next(iter(json.loads(attributes or "{}").get("sonogram_direction", [])), None)
         box, (y, x) = thirds.extent(gland), thirds.centroid(nodule_mask)
         third = int(np.clip(3 * box.across(x), 0, 2))
-        meets = bool((above_edge(gland)[nodule_mask] >= 0).any())
+        meets = bool((above_edge(gland)[nodule_mask] >= -max(1, round(EDGE * box.height))).any())
         groups[own_label or label or "(no label)", plane or "(not known)"].append((third, box.down(y), meets))
         if plane != "longitudinal":
             continue
