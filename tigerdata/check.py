@@ -219,6 +219,6 @@ def _next(counts: dict[str, dict[str, Any]]) -> str:
     most = max(found, key=lambda name: counts[name]["flagged"])
     what, advice = CHECKS[most]
     return (
-        f"Most flags: {counts[most]['flagged']} of the images, {what}: {advice}. Next: tigerdata view --flag {most} --out"
-        " gallery.html."
+        f"Most flags: {counts[most]['flagged']} of the images, {what}: {advice}. "
+        f"Next: tigerdata view --flag {most} --out gallery.html."
     )

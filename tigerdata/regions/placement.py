@@ -134,7 +134,7 @@ def transformed(mask: NDArray[np.bool_], angle: float, scale: float) -> NDArray[
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
     turn[:, 2] += ((side - width) / 2, (side - height) / 2)
     moved = cv2.warpAffine(tight, turn, (side, side), flags=cv2.INTER_LINEAR)
-    out = moved >= min(0.5, float(moved.max()))
+    out: NDArray[np.bool_] = np.asarray(moved >= min(0.5, float(moved.max())), dtype=bool)
     rows, columns = np.flatnonzero(out.any(1)), np.flatnonzero(out.any(0))
     return np.asarray(out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 

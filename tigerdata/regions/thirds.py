@@ -117,7 +117,8 @@ def target(words: Iterable[str], plane: str, shows: str | None) -> Target:
     `shows` is the part of the gland in the frame (`SHOWN`), None if it is not known. Words of one kind that exclude
     each other, and a side that the frame does not show, come back as `clash`.
     """
-    across, down, unseen = (0.0, 1.0), (0.0, 1.0), []
+    across, down = (0.0, 1.0), (0.0, 1.0)
+    unseen: list[str] = []
     for word in words:
         if word in DEPTHS:
             both = _meet(down, DEPTHS[word])
