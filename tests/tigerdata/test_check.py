@@ -216,3 +216,18 @@ def test_filters_work_in_a_browser(study: Workspace, tmp_path: Path) -> None:
     )
     assert '<output id="shown">1 of 22</output>' in done.stdout
     assert len(re.findall(r"<article [^>]*hidden", done.stdout)) == 21
+
+
+def test_the_scale_of_an_image_table_lets_sizes_be_compared(ws: Workspace, listed: Callable[..., Path]) -> None:
+    """Drawn nodules are 16 to 30 pixels long: a middle one at half a millimetre a pixel, no middle one at a tenth."""
+    rows = [{"patient_id": f"P{k}", "label": "benign", "diameter": "middle", "mm_per_pixel": scale}
+            for k, scale in enumerate(["0.5", "0.1", ""])]  # fmt: skip
+    root = listed(rows)
+    ingest_images(ws, root)
+    build_prompts(ws)
+    check(ws)
+    assert {p: "disagreement" in f for p, f in flags_of(ws).items()} == {"P0": False, "P1": True, "P2": False}
+    table = root / "images.csv"
+    table.write_text(table.read_text().replace("0.5", "five"))
+    with pytest.raises(UserError, match="mm_per_pixel is no number"):
+        ingest_images(ws, root)

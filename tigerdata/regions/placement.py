@@ -133,7 +133,7 @@ def transformed(mask: NDArray[np.bool_], angle: float, scale: float) -> NDArray[
     side = int(np.ceil(np.hypot(height, width) * max(scale, 1.0))) + 4
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
     turn[:, 2] += ((side - width) / 2, (side - height) / 2)
-    moved = cv2.warpAffine(tight, turn, (side, side), flags=cv2.INTER_LINEAR)
+    moved = np.asarray(cv2.warpAffine(tight, turn, (side, side), flags=cv2.INTER_LINEAR), dtype=np.float32)
     out: NDArray[np.bool_] = np.asarray(moved >= min(0.5, float(moved.max())), dtype=bool)
     rows, columns = np.flatnonzero(out.any(1)), np.flatnonzero(out.any(0))
     return np.asarray(out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])

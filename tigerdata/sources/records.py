@@ -31,7 +31,7 @@ class ImageRecord:
     """One image file of a set; `where` names the row or file for messages, `file` is relative to the set's root.
 
     `views` splits a panel of several frames into boxes; without it the whole file is one frame. `mask_channel` picks
-    the colour in which the mask files draw the nodule.
+    the colour in which the mask files draw the nodule. `mm_per_pixel` is the side of a pixel, where the set states it.
     """
 
     file: str
@@ -43,6 +43,7 @@ class ImageRecord:
     label: str | None = None
     sex: str | None = None
     age: float | None = None
+    mm_per_pixel: float | None = None
     masks: Mapping[str, str] = field(default_factory=dict)
     mask_channel: int | None = None
     descriptors: tuple[Descriptor, ...] = ()
