@@ -145,9 +145,9 @@ def above_edge(gland: NDArray[np.bool_]) -> NDArray[np.int32]:
     0 at the edge itself, negative below it; a column without gland holds -H: it has no edge to pass.
     """
     height = gland.shape[0]
-    top = np.where(gland.any(0), np.argmax(gland, 0), -height)
-    above = top[None, :] - np.arange(height)[:, None]
-    return np.where(gland.any(0)[None, :], above, -height).astype(np.int32)
+    present = np.asarray(gland.any(0))
+    above = np.asarray(np.argmax(gland, 0))[None, :] - np.arange(height)[:, None]
+    return np.where(present[None, :], above, -height).astype(np.int32)
 
 
 def reach(mask: NDArray[np.bool_], gland: NDArray[np.bool_]) -> int:

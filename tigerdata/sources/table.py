@@ -111,9 +111,7 @@ def scale(text: str, where: str) -> float | None:
     except ValueError:
         side = -1.0
     if not 0.001 <= side <= 2:
-        raise UserError(
-            f"{where}: mm_per_pixel is no number between 0.001 and 2; correct it or leave the cell empty."
-        )
+        raise UserError(f"{where}: mm_per_pixel is no number between 0.001 and 2; correct it or leave the cell empty.")
     return side
 
 

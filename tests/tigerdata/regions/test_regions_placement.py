@@ -2,7 +2,9 @@
 
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,3 +170,33 @@ def test_the_same_seed_gives_the_same_place_and_scaling_is_a_last_resort() -> No
     assert (first.mask == place(nodule, gland, ["lower"], "bulging", 5).mask).all()
     assert first.scale >= 0.85  # it fits as it is
     assert place(disc((64, 100), (32, 50), 16), gland, [], None, 5).scale < 0.85
+
+
+@pytest.mark.realdata
+def test_real_outlines_in_real_glands(real_data: Path) -> None:
+    """DDTI nodules in every 20th gland frame, any word and extension: what is placed is as asked."""
+    glands = [
+        cv2.imread(str(f), cv2.IMREAD_GRAYSCALE) > 127 for f in sorted((real_data / "gland/mask").iterdir())[::20]
+    ]
+    nodules = [cv2.imread(str(f))[:, :, 1] > 127 for f in sorted((real_data / "ddti").glob("*.b.jpg"))[::30]]
+    rng, counts = np.random.default_rng(0), Counter()
+    for gland in (g for g in glands if g.any()):
+        for extension in (None, "absent", *REACH):
+            nodule = nodules[int(rng.integers(len(nodules)))]
+            patch = transformed(nodule, 0.0, 0.25)
+            mask = np.zeros_like(gland)
+            mask[: patch.shape[0], : patch.shape[1]] = patch
+            word = ("anterior", "posterior", "upper")[int(rng.integers(3))]
+            try:
+                placed = place(mask, gland, [word], extension, rng, plane="transverse")
+            except CannotPlace as refusal:
+                counts[refusal.code] += 1
+                continue
+            counts["placed"] += 1
+            main = thirds.main_parts(gland)
+            low, high = REACH.get(str(extension), (0, 0))
+            assert low <= beyond(placed.mask, main) <= high
+            rows, box = np.nonzero(placed.mask)[0], np.flatnonzero(main.any(1))
+            down = (rows.mean() + 0.5 - box[0]) / (box[-1] + 1 - box[0])
+            assert word == "upper" or (down < 1 / 3 if word == "anterior" else down >= 2 / 3)
+    assert counts["placed"] > sum(counts.values()) / 2 and counts["EMPTY_GLAND"] == 0
