@@ -77,6 +77,18 @@ STEPS: tuple[str, ...] = (
         image_id VARCHAR PRIMARY KEY, crop_left INTEGER, crop_top INTEGER, crop_right INTEGER, crop_bottom INTEGER,
         masked JSON, lost DOUBLE);
     """,
+    # What `tigerdata check` found; the scale of a frame, where its file states one.
+    """
+    ALTER TABLE images ADD COLUMN IF NOT EXISTS mm_per_pixel DOUBLE;
+    CREATE TABLE checks (
+        image_id VARCHAR PRIMARY KEY,
+        blur_score DOUBLE, is_blur BOOLEAN, dark_score DOUBLE, is_dark BOOLEAN,
+        low_information_score DOUBLE, is_low_information BOOLEAN, text_score DOUBLE, is_text BOOLEAN,
+        odd_size_score DOUBLE, is_odd_size BOOLEAN, truncated_score DOUBLE, is_truncated BOOLEAN,
+        duplicate_score DOUBLE, is_duplicate BOOLEAN, mask_score DOUBLE, is_mask BOOLEAN,
+        disagreement_score DOUBLE, is_disagreement BOOLEAN, few_patients_score DOUBLE, is_few_patients BOOLEAN,
+        mask_flags VARCHAR, disagrees_on VARCHAR);
+    """,
 )
 VERSION = len(STEPS)
 

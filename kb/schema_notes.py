@@ -13,6 +13,18 @@ _PHI = {
     "phi": "level at which personal data was removed: standard or strict",
     "phi_rules": "version of the rules that removed it",
 }
+_CHECKS = {
+    "blur": "sharpness within the sector",
+    "dark": "brightness of the sector's brightest parts",
+    "low_information": "entropy of the sector's grey levels",
+    "text": "freedom from writing",
+    "odd_size": "nearness to the usual width and height",
+    "truncated": "share of rows that are there",
+    "duplicate": "one over the number of equal frames",
+    "mask": "plausibility of the nodule mask",
+    "disagreement": "agreement of the mask with what the text says",
+    "few_patients": "patients of the class over the least number",
+}
 _REPORT = {
     "report_id": "pseudonym of the report; without a report id in the export, of its examination or its content",
     **_WHO,
@@ -126,6 +138,7 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "cohort": "part that the image set states",
             "source": "how it was read: csv, ddti or imagefolder",
             "rejected": "why it is not used; empty if it is",
+            "mm_per_pixel": "side of a pixel in mm; empty where nobody states it",
         },
     ),
     "cleaning": (
@@ -151,6 +164,23 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "area": "share of the frame",
             "score": "confidence of the segmenter",
             "flags": "what is odd about it",
+        },
+    ),
+    "checks": (
+        "What `tigerdata check` found: one score (1 nothing wrong, 0 as bad as can be) and one flag a check. Both are "
+        "empty where a check could not be made.",
+        {
+            "image_id": "the image",
+            **{
+                column: note
+                for name, what in _CHECKS.items()
+                for column, note in (
+                    (f"{name}_score", what),
+                    (f"is_{name}", "whether the score is below its threshold"),
+                )
+            },
+            "mask_flags": "what is odd about the nodule mask",
+            "disagrees_on": "size, aspect, side, pole or gland: where mask and text disagree",
         },
     ),
     "prompts": (

@@ -25,7 +25,8 @@ REPORT = (
 ORDER = [
     "tigerdata init", "tigerdata simulate", "tigerdata parse", "tigerdata explain", "tigerdata kb show",
     "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata prompts",
-    "tigerdata split", "tigergen train segmenter", "tigerdata segment", "tigerdata stats", "tigerdata terms",
+    "tigerdata locate", "tigerdata split", "tigergen train segmenter", "tigerdata segment", "tigerdata check",
+    "tigerdata view", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train coarse", "tigergen train fine", "tigergen plan", "tigergen augment",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
@@ -105,6 +106,10 @@ USAGE = ("class=number", "not of the form name=column", "--ids none", "either --
         (["ingest", "reports", "a.csv", "--map", "findings", "-w", "ws"], "not of the form name=column"),
         (["ingest", "reports", "a.csv", "--phi", "lax", "-w", "ws"], "--phi lax"),
         (["ingest", "pathology", "a.csv", "--encoding", "x", "-w", "ws"], "no encoding 'x'"),
+        (["check", "-w", "ws"], "holds no images"),
+        (["view", "--out", "g.html", "-w", "ws"], "holds no images"),
+        (["view", "--out", "g.html", "--flag", "ugly", "-w", "ws"], "no check 'ugly'"),
+        (["split", "--folds", "5", "-w", "ws"], "holds no images"),
     ],
 )
 def test_user_errors_are_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kb import KnowledgeBase
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass
@@ -75,6 +79,41 @@ def agrees(base: KnowledgeBase, own: Mapping[str, Sequence[str]], other: Mapping
     return True
 
 
+def completed(
+    base: KnowledgeBase, own: Mapping[str, list[str]], other: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return `own` attributes, completed by what only `other` states.
+
+    Within an attribute of several groups (side, pole, depth) each group is completed by itself: an image set that
+    names the side does not silence the report on the pole.
+    """
+    merged = {**other, **own}
+    for attribute in own.keys() & other.keys():
+        groups = base.attributes[attribute].groups
+        for kind in groups.values():
+            if not set(own[attribute]) & set(kind):
+                merged[attribute] = merged[attribute] + [v for v in other[attribute] if v in kind]
+    return merged
+
+
+def read_links(base: KnowledgeBase, con: duckdb.DuckDBPyConnection, counts: Counter) -> Links:
+    """Return the links of a workspace's open database; `counts` collects what is left out."""
+    nodules = {
+        row[0]: Nodule(*row)
+        for row in con.execute(
+            "SELECT nodule_id, image_id, patient_id, exam_id, ordinal FROM nodules ORDER BY nodule_id"
+        ).fetchall()
+    }
+    findings = con.execute(
+        "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL ORDER BY finding_id"
+    ).fetchall()
+    pathology = con.execute(
+        "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, '') <> '' FROM pathology"
+    ).fetchall()
+    attach_findings(base, nodules, findings, counts)
+    return Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
+
+
 class Links:
     """Look-ups from an image to its nodule and its class; `counts` collects what was left out and why."""
 
@@ -112,7 +151,7 @@ class Links:
             other = fitting[0]
             if not own:
                 return other
-            merged = {**other.attributes, **stated}
+            merged = completed(self.base, stated, other.attributes)
             return Nodule(other.nodule_id, image_id, patient_id, exam_id, other.ordinal, merged, set(other.uncertain))
         if own and any(self.base.scope(a) == "fg" for a in stated):
             return own[0]

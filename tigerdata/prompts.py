@@ -93,7 +93,7 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     from kb import store
     from tigerdata import conditions
     from tigerdata.images.frames import read_clean
-    from tigerdata.prompt_links import Diagnosis, Links, Nodule, attach_findings
+    from tigerdata.prompt_links import read_links
 
     base = ws.kb
     counts: Counter[str] = Counter()
@@ -101,21 +101,7 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
         images = con.execute(
             "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
         ).fetchall()
-        nodules = {
-            row[0]: Nodule(*row)
-            for row in con.execute(
-                "SELECT nodule_id, image_id, patient_id, exam_id, ordinal FROM nodules ORDER BY nodule_id"
-            ).fetchall()
-        }
-        findings = con.execute(
-            "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL "
-            "ORDER BY finding_id"
-        ).fetchall()
-        pathology = con.execute(
-            "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, '') <> '' FROM pathology"
-        ).fetchall()
-    attach_findings(base, nodules, findings, counts)
-    links = Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
+        links = read_links(base, con, counts)
     rows: list[dict[str, Any]] = []
     for image_id, patient_id, exam_id, plane, image_label in images:
         nodule = links.nodule(image_id, patient_id, exam_id)

@@ -37,7 +37,7 @@ SOURCES = {
 }
 IMAGE_COLUMNS = (
     "image_id", "sha256", "path", "width", "height", "patient_id", "exam_id", "plane", "label", "cohort", "source",
-    "rejected",
+    "rejected", "mm_per_pixel",
 )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
         batch.reject(record.where, error.code if isinstance(error, Refused) else "UNREADABLE")
         return
     row = {"sha256": sha256, "path": str(file), "source": source, "rejected": None} | {
-        name: getattr(record, name) for name in ("patient_id", "exam_id", "plane", "label", "cohort")
+        name: getattr(record, name) for name in ("patient_id", "exam_id", "plane", "label", "cohort", "mm_per_pixel")
     }
     earlier = batch.images.get(sha256[:16])
     if earlier is not None and earlier["sha256"] == sha256:
@@ -236,7 +236,7 @@ def _write(con: duckdb.DuckDBPyConnection, batch: _Batch) -> int:
         )
     con.unregister("_ids")
     images = pd.DataFrame(list(batch.images.values()), columns=list(IMAGE_COLUMNS))
-    store.insert(con, "images", _nullable(images, width="Int64", height="Int64"), replace=True)
+    store.insert(con, "images", _nullable(images, width="Int64", height="Int64", mm_per_pixel="float64"), replace=True)
     store.insert(con, "cleaning", pd.DataFrame(batch.cleaning), replace=True)
     masks.insert(con, batch.regions)
     store.insert(con, "nodules", pd.DataFrame(batch.nodules))

@@ -25,6 +25,7 @@ class ImageRecord:
 
     `panel_aspect`: in this set, a scan wider than so many frame heights is a panel of two views, even where no seam
     shows (`tigerdata.images.sector.views`). `mask_channel` picks the colour in which the mask files draw the nodule.
+    `mm_per_pixel` is the side of a pixel, where the set states it.
     """
 
     file: str
@@ -36,6 +37,7 @@ class ImageRecord:
     label: str | None = None
     sex: str | None = None
     age: float | None = None
+    mm_per_pixel: float | None = None
     masks: Mapping[str, str] = field(default_factory=dict)
     mask_channel: int | None = None
     descriptors: tuple[Descriptor, ...] = ()

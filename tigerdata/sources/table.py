@@ -14,7 +14,7 @@ from tigerdata.sources.records import Descriptor, ImageRecord, SourceSet
 
 TABLE = "images.csv"
 MASK_COLUMNS = {"mask_file": "nodule", "gland_file": "gland"}
-COLUMNS = ("file", "patient_id", "exam_id", "plane", "cohort", "label", "sex", "age", *MASK_COLUMNS)
+COLUMNS = ("file", "patient_id", "exam_id", "plane", "cohort", "label", "sex", "age", "mm_per_pixel", *MASK_COLUMNS)
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
 
 
@@ -49,6 +49,7 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
                 label=row.get("label") or None,
                 sex=row.get("sex") or None,
                 age=age(row.get("age", ""), where),
+                mm_per_pixel=scale(row.get("mm_per_pixel", ""), where),
                 masks={kind: row[column] for column, kind in MASK_COLUMNS.items() if row.get(column)},
                 descriptors=tuple(_descriptors(row, base, where)),
             )
@@ -99,6 +100,19 @@ def age(text: str, where: str) -> float | None:
             f"{where}: the age is no number of years between 0 and 130; correct it or leave the cell empty."
         )
     return years
+
+
+def scale(text: str, where: str) -> float | None:
+    """Return the side of a pixel in mm, None for an empty cell; UserError when it is no number from 0.001 to 2."""
+    if not text:
+        return None
+    try:
+        side = float(text)
+    except ValueError:
+        side = -1.0
+    if not 0.001 <= side <= 2:
+        raise UserError(f"{where}: mm_per_pixel is no number between 0.001 and 2; correct it or leave the cell empty.")
+    return side
 
 
 def _descriptors(row: Mapping[str, str], base: KnowledgeBase, where: str) -> Iterator[Descriptor]:

@@ -48,7 +48,7 @@ def test_rows_frames_and_masks(ws: Workspace, listed: Callable[..., Path]) -> No
     sha256 = hashlib.sha256(original.read_bytes()).hexdigest()
     found = dump(ws)
     assert found["images"] == [
-        (sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None)
+        (sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None, None)
     ]
     assert found["patients"] == [("P1", "F", 41.0, "images:csv")]
     np.testing.assert_array_equal(cv2.imread(str(ws.frame_path(sha256[:16])), 0), cv2.imread(str(original), 0))
