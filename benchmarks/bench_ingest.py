@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from inputs import real_texts, simulated_texts
 
-from tigerdata.reports.work import cores
+from tigerdata.processes import cores
 
 REPORTS = 68_386
 MUST_FIRST_S, MUST_AGAIN_S, MUST_GB = 60.0, 15.0, 1.0

@@ -104,8 +104,8 @@ def ingest_reports(
 
     Example: tigerdata ingest reports corpus/reports.csv -w study
     """
+    from tigerdata.processes import cores
     from tigerdata.reports import ingest
-    from tigerdata.reports.work import cores
 
     result = ingest.ingest_reports(
         open_workspace(workspace),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tigerdata.reports.readers import Reject
+from tigerdata.rejects import Reject
 
 if TYPE_CHECKING:
     import duckdb
