@@ -71,6 +71,18 @@ STEPS: tuple[str, ...] = (
         WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
            OR EXISTS (SELECT 1 FROM pathology);
     """,
+    # Images: link to a report, frames of one file, what was done to the pixels; what duplicates are found by.
+    """
+    ALTER TABLE images ADD COLUMN report_id VARCHAR;
+    ALTER TABLE images ADD COLUMN frame INTEGER;
+    ALTER TABLE images ADD COLUMN read_as VARCHAR;
+    ALTER TABLE images ADD COLUMN burned_in BOOLEAN;
+    CREATE TABLE fingerprints (
+        image_id VARCHAR PRIMARY KEY, pixel_hash VARCHAR, perceptual_hash UBIGINT, thumbnail BLOB);
+    CREATE TABLE duplicates (
+        image_id VARCHAR PRIMARY KEY, duplicate_group VARCHAR, nearest_id VARCHAR, kind VARCHAR, correlation DOUBLE,
+        mirrored BOOLEAN);
+    """,
 )
 VERSION = len(STEPS)
 

@@ -102,10 +102,10 @@ def split(
 ) -> dict[str, dict[str, int]]:
     """Write the split `name` for all accepted images and return part -> class -> number of images.
 
-    By patient, stratified by class (that of the prompt, else of the image); images with the same file hash or the
-    same pixels stay together. `from_cohort` takes the part from the images' cohort (train, val, test, or pool for
-    extra real images that no step may use unasked) and checks that it cuts no group. `rare` (class -> number) thins
-    classes of the training part on purpose, for experiments (`thin`).
+    By patient, stratified by class (that of the prompt, else of the image); images of one file, with the same pixels,
+    or of one group of near-duplicates (`tigerdata.images.duplicates`) stay together. `from_cohort` takes the part from
+    the images' cohort (train, val, test, or pool for extra real images that no step may use unasked) and checks that
+    it cuts no group. `rare` (class -> number) thins classes of the training part on purpose, for experiments (`thin`).
 
     Raises UserError when an image has no patient and `allow_missing_patients` is not set (then each such image counts
     as a patient of its own), when a cohort is missing or unknown, and when a cohort cuts a group.
@@ -113,11 +113,15 @@ def split(
     import pandas as pd
 
     from kb import store
+    from tigerdata.images.duplicates import pixel_hash
+    from tigerdata.images.frames import read_clean
 
     with ws.connect(read_only=True) as con:
         images = con.execute(
-            """SELECT i.image_id, i.sha256, i.patient_id, i.cohort, coalesce(p.label, i.label, '') AS label
-               FROM images i LEFT JOIN prompts p USING (image_id) WHERE i.rejected IS NULL ORDER BY i.image_id"""
+            """SELECT i.image_id, i.sha256, i.patient_id, i.cohort, coalesce(p.label, i.label, '') AS label,
+                      f.pixel_hash, coalesce(d.duplicate_group, i.image_id) AS alike
+               FROM images i LEFT JOIN prompts p USING (image_id) LEFT JOIN fingerprints f USING (image_id)
+               LEFT JOIN duplicates d USING (image_id) WHERE i.rejected IS NULL ORDER BY i.image_id"""
         ).fetchall()
         # A refused copy under another patient's name still says that the two patients share an image.
         copies = con.execute(
@@ -132,8 +136,14 @@ def split(
             " not possible; add the column, or allow it with --allow-missing-patients."
         )
     links = [
-        [("file", sha), ("pixels", pixel_hash(ws, image_id)), *([("patient", patient)] if patient else [])]
-        for image_id, sha, patient, _, _ in images
+        [
+            ("file", sha),
+            # An image that came in before fingerprints were kept has none yet.
+            ("pixels", pixels or pixel_hash(read_clean(ws, image_id))),
+            ("alike", alike),
+            *([("patient", patient)] if patient else []),
+        ]
+        for image_id, sha, patient, _, _, pixels, alike in images
     ]
     group_of = groups([*links, *([("file", s), *([("patient", p)] if p else [])] for s, p in copies)])[: len(links)]
     parts = _cohort_parts(images, group_of) if from_cohort else _stratified(images, group_of, val, test, seed)
@@ -166,7 +176,7 @@ def _stratified(images: Sequence[tuple], group_of: Sequence[int], val: float, te
 
 def _cohort_parts(images: Sequence[tuple], group_of: Sequence[int]) -> dict[int, str]:
     parts: dict[int, str] = {}
-    for (image_id, _, _, cohort, _), group in zip(images, group_of, strict=True):
+    for (image_id, _, _, cohort, *_), group in zip(images, group_of, strict=True):
         if cohort not in PARTS:
             raise UserError(
                 f"Image {image_id} has cohort '{cohort or ''}'; a split from cohorts needs {', '.join(PARTS)}."
@@ -177,11 +187,3 @@ def _cohort_parts(images: Sequence[tuple], group_of: Sequence[int]) -> dict[int,
                 " the cohort column, or split by patient."
             )
     return parts
-
-
-def pixel_hash(ws: Workspace, image_id: str) -> str:
-    """SHA-256 of a clean frame's shape and grey levels: equal for copies saved in different files or formats."""
-    from tigerdata.images.frames import read_clean
-
-    frame = read_clean(ws, image_id)
-    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()

@@ -143,7 +143,7 @@ def note_ingest(
     kind: str,
     file: str,
     encodings: Mapping[str, int],
-    phi: tuple[str, int],
+    phi: tuple[str | None, int | None],
     counts: Mapping[str, int],
     removed: Mapping[str, int],
 ) -> None:

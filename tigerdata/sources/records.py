@@ -38,6 +38,7 @@ class ImageRecord:
     where: str
     patient_id: str | None = None
     exam_id: str | None = None
+    report_id: str | None = None
     plane: str | None = None
     cohort: str | None = None
     label: str | None = None

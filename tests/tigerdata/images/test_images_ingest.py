@@ -48,7 +48,24 @@ def test_rows_frames_and_masks(ws: Workspace, listed: Callable[..., Path]) -> No
     sha256 = hashlib.sha256(original.read_bytes()).hexdigest()
     found = dump(ws)
     assert found["images"] == [
-        (sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None)
+        (
+            sha256[:16],
+            sha256,
+            str(original),
+            80,
+            64,
+            "P1",
+            "E1",
+            "transverse",
+            "PTC",
+            "train",
+            "csv",
+            None,
+            None,
+            0,
+            None,
+            None,
+        )
     ]
     assert found["patients"] == [("P1", "F", 41.0, "images:csv")]
     np.testing.assert_array_equal(cv2.imread(str(ws.frame_path(sha256[:16])), 0), cv2.imread(str(original), 0))
@@ -114,7 +131,8 @@ def test_bad_files_are_counted_and_the_good_ones_go_in(
     }
     assert {"where": "images.csv:5", "code": "UNSUPPORTED_FORMAT"} in result["rejected"]
     codes = {row[11] for row in dump(ws)["images"]}
-    assert codes == {None, "UNSUPPORTED_FORMAT", "EMPTY_FILE", "DUPLICATE_OF_ANOTHER_PATIENT"}
+    assert codes == {None, "UNSUPPORTED_FORMAT", "DUPLICATE_OF_ANOTHER_PATIENT"}
+    assert result["files"] == result["taken"] + 7
 
 
 def test_rejected_images_make_no_prompt(ws: Workspace, listed: Callable[..., Path]) -> None:
@@ -160,7 +178,7 @@ def test_tables_of_a_chinese_spreadsheet_are_read(ws: Workspace, listed: Callabl
 
 def test_unknown_source_and_missing_table(ws: Workspace, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="imagefolder"):
-        ingest_images(ws, tmp_path, source="dicom")
+        ingest_images(ws, tmp_path, source="tapes")
     with pytest.raises(UserError, match="does not exist"):
         ingest_images(ws, tmp_path / "nothing.csv")
 
