@@ -18,7 +18,7 @@ import numpy as np
 from inputs import resident
 
 SIDE, MUST_SPEEDUP, MUST_GROWTH_MB = 512, 1.7, 60.0
-IMAGES = 400
+IMAGES = 500
 
 CODE = """
 import json, sys, time

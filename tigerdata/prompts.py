@@ -107,12 +107,13 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     counts: Counter[str] = Counter()
     with ws.connect(read_only=True) as con:
         images = con.execute(
-            "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
+            "SELECT image_id, patient_id, exam_id, plane, label, report_id FROM images "
+            "WHERE rejected IS NULL ORDER BY image_id"
         ).fetchall()
         nodules = {
-            row[0]: Nodule(*row)
+            row[0]: Nodule(row[0], row[1], row[2], row[3], row[4], report_id=row[5])
             for row in con.execute(
-                "SELECT nodule_id, image_id, patient_id, exam_id, ordinal FROM nodules ORDER BY nodule_id"
+                "SELECT nodule_id, image_id, patient_id, exam_id, ordinal, report_id FROM nodules ORDER BY nodule_id"
             ).fetchall()
         }
         findings = con.execute(
@@ -125,8 +126,8 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     attach_findings(base, nodules, findings, counts)
     links = Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
     rows: list[dict[str, Any]] = []
-    for image_id, patient_id, exam_id, plane, image_label in images:
-        nodule = links.nodule(image_id, patient_id, exam_id)
+    for image_id, patient_id, exam_id, plane, image_label, report_id in images:
+        nodule = links.nodule(image_id, patient_id, exam_id, report_id)
         label = links.label(image_label, patient_id, nodule) if nodule else None
         if nodule is None or label is None:
             continue

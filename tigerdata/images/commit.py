@@ -52,7 +52,7 @@ def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]
 
     What an earlier ingest said of the same files is replaced; views and frames that it made and this one does not are
     taken away. What another source said about a patient stays, only gaps are filled. Returns counts: `new` frames,
-    `known` files, and `patients_with_two_sexes`.
+    `known` files, patients with two sexes, and images whose report is another patient's.
     """
     parts = {name: [str(p) for p in sorted(folder.glob(f"{name}-*.parquet"))] for name in COLUMNS}
     con.execute("CREATE OR REPLACE TEMP TABLE _images AS SELECT * FROM read_parquet(?)", [parts["images"]])
@@ -80,9 +80,22 @@ def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]
     for table in ("regions", "nodules", "findings", "fingerprints"):
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [parts[table]])
     two_sexes = _patients(con, parts["patients"])
+    # A report names its patient and examination; what the image's own row says of them stays.
+    other = con.execute(
+        """SELECT count(*) FROM images i JOIN reports r USING (report_id)
+           WHERE i.image_id IN (SELECT image_id FROM _images) AND i.patient_id <> r.patient_id"""
+    ).fetchall()[0][0]
+    con.execute(
+        """UPDATE images SET patient_id = coalesce(images.patient_id, r.patient_id),
+                             exam_id = coalesce(images.exam_id, r.exam_id)
+           FROM reports r WHERE r.report_id = images.report_id
+                            AND images.image_id IN (SELECT image_id FROM _images)"""
+    )
     con.execute("DROP TABLE _images")
     con.execute("DROP TABLE _gone")
-    return {"new": new, "known": known, "patients_with_two_sexes": two_sexes}
+    return {
+        "new": new, "known": known, "conflicting_patient_sex": two_sexes, "report_of_another_patient": other,
+    }  # fmt: skip
 
 
 def _patients(con: duckdb.DuckDBPyConnection, files: list[str]) -> int:

@@ -86,7 +86,7 @@ def ingest_images(
         intake.run(workers)
         with ws.connect() as con, store.transaction(con):
             stored = store_images(con, folder)
-            intake.counts["conflicting_patient_sex"] += stored["patients_with_two_sexes"]
+            intake.counts.update({n: stored[n] for n in ("conflicting_patient_sex", "report_of_another_patient")})
             intake.counts.update(duplicates.update(con))
             refused = len(given.records) - intake.taken
             counts = {
