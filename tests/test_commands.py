@@ -99,6 +99,7 @@ def test_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["ingest", "reports", "a.csv", "-w", "ws"], "its columns are colour, shape"),
         (["ingest", "reports", "a.csv", "--map", "findings", "-w", "ws"], "not of the form name=column"),
         (["ingest", "reports", "a.csv", "--phi", "lax", "-w", "ws"], "--phi lax"),
+        (["ingest", "images", ".", "--pattern", "{a}.png", "-w", "ws"], "--pattern '{a}.png' links by nothing"),
         (["ingest", "pathology", "a.csv", "--encoding", "x", "-w", "ws"], "no encoding 'x'"),
     ],
 )

@@ -108,6 +108,17 @@ def near_pairs(hashes: NDArray[np.uint64], prints: Vectors, mirrored: Vectors, f
     return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
 
+def conflicts(con: duckdb.DuckDBPyConnection) -> list[list[str]]:
+    """Groups that span patients, as rows of `conflicts.csv` without their kind: a person has to say whose they are."""
+    rows = con.execute(
+        """SELECT string_agg(DISTINCT patient_id, '; ' ORDER BY patient_id), min(correlation),
+                  string_agg(DISTINCT path, '; ' ORDER BY path)
+           FROM duplicates JOIN images USING (image_id) GROUP BY duplicate_group
+           HAVING count(DISTINCT patient_id) > 1 ORDER BY ALL"""
+    ).fetchall()
+    return [[who, "", "", f"one frame under several patients (correlation {c:.3f})", files] for who, c, files in rows]
+
+
 def update(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Write the table `duplicates` anew from `fingerprints`, in the caller's transaction, and count.
 

@@ -25,7 +25,7 @@ from tigerdata.images.links import NamePattern, compile_pattern
 from tigerdata.images.take import Item, Job, Taken, take_part
 from tigerdata.processes import batches, in_order, parts_folder
 from tigerdata.progress import Progress
-from tigerdata.rejects import REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
+from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
 from tigerdata.sources.records import ImageRecord, Reader, SourceSet
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def ingest_images(
             stored = store_images(con, folder)
             intake.counts.update({n: stored[n] for n in ("conflicting_patient_sex", "report_of_another_patient")})
             intake.counts.update(duplicates.update(con))
+            shared = duplicates.conflicts(con)
             refused = len(given.records) - intake.taken
             counts = {
                 "rows": len(given.records),
@@ -96,7 +97,9 @@ def ingest_images(
                 "rejected": refused,
             }
             note_ingest(con, "images", given.root.name, {}, (None, None), counts, {})
-    return intake.result(stored["new"])
+    write_list(ws.path / CONFLICTS, CONFLICT_COLUMNS, "images", [["images", *row] for row in shared])
+    result = intake.result(stored["new"])
+    return result | ({"conflict_list": str(ws.path / CONFLICTS)} if shared else {})
 
 
 @dataclass

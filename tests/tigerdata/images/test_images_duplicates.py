@@ -1,5 +1,6 @@
 """Duplicates: planted copies are found and grouped, other frames are not, and the search agrees with brute force."""
 
+import csv
 import os
 import shutil
 from collections.abc import Callable
@@ -131,6 +132,9 @@ def test_groups_are_listed_and_no_split_tears_them(ws: Workspace, copied: Path) 
         assert own[1:] == other[1:] and own != other and together
         assert (kind, mirrored) == ("pixels" if k < 10 else "near", k > 14)
         assert correlation == 1 if k < 10 else correlation >= duplicates.CORRELATION
+    with open(result["conflict_list"], encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [(r["kind"], r["patient_id"]) for r in listed] == [("images", f"P{k:02d}; Q{k:02d}") for k in range(20)]
     split(ws, val=0.3, test=0.3)
     with ws.connect(read_only=True) as con:
         part = dict(con.execute("SELECT patient_id, split FROM splits").fetchall())
@@ -175,7 +179,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path, copied: Path, m
         if number:
             shutil.copy(tmp_path / "ws0" / "tiger.key", ws.path / "tiger.key")
         result = ingest_images(ws, copied, workers=workers)
-        result.pop("rejects")
+        result = {name: value for name, value in result.items() if name not in ("rejects", "conflict_list")}
         files = {p.name: p.read_bytes() for p in (ws.path / "images").iterdir()}
         found.append((result, dump(ws), files, (ws.path / "rejects.csv").read_bytes()))
         assert not [name for name in os.listdir(ws.path) if name.startswith(".ingest")]
