@@ -105,6 +105,7 @@ USAGE = ("class=number", "not of the form name=column", "--ids none", "either --
         (["ingest", "reports", "a.csv", "-w", "ws"], "its columns are colour, shape"),
         (["ingest", "reports", "a.csv", "--map", "findings", "-w", "ws"], "not of the form name=column"),
         (["ingest", "reports", "a.csv", "--phi", "lax", "-w", "ws"], "--phi lax"),
+        (["ingest", "images", ".", "--pattern", "{a}.png", "-w", "ws"], "--pattern '{a}.png' links by nothing"),
         (["ingest", "pathology", "a.csv", "--encoding", "x", "-w", "ws"], "no encoding 'x'"),
         (["check", "-w", "ws"], "holds no images"),
         (["view", "--out", "g.html", "-w", "ws"], "holds no images"),

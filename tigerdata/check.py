@@ -51,14 +51,12 @@ def check(ws: Workspace, progress: Progress | None = None) -> dict[str, Any]:
     facts = _facts(ws)
     if not facts:
         raise UserError(f"{ws.path} holds no images; run `tigerdata ingest images` first.")
-    rows, hashes = [], []
+    rows = []
     for number, fact in enumerate(facts, 1):
-        scores, digest = _score(ws, fact)
-        rows.append(scores)
-        hashes.append(digest)
+        rows.append(_score(ws, fact))
         if progress:
             progress({"stage": "check", "step": number, "steps": len(facts)})
-    _compare(ws, facts, rows, hashes)
+    _compare(ws, facts, rows)
     thresholds = ws.settings["check"]
     table = [_wide(fact["image_id"], row, thresholds) for fact, row in zip(facts, rows, strict=True)]
     with ws.connect() as con, store.transaction(con):
@@ -75,8 +73,10 @@ def _facts(ws: Workspace) -> list[dict[str, Any]]:
         rows = con.execute(
             """SELECT i.image_id, i.patient_id, i.width, i.height, i.plane, i.mm_per_pixel,
                       coalesce(p.label, i.label, '') AS label, p.nodule_id, p.attributes,
-                      n.path AS nodule, n.flags, g.path AS gland
+                      n.path AS nodule, n.flags, g.path AS gland,
+                      CASE WHEN f.image_id IS NOT NULL THEN coalesce(d.duplicate_group, i.image_id) END AS copies
                FROM images i LEFT JOIN prompts p USING (image_id)
+               LEFT JOIN fingerprints f USING (image_id) LEFT JOIN duplicates d USING (image_id)
                LEFT JOIN regions n ON n.image_id = i.image_id AND n.kind = 'nodule'
                LEFT JOIN regions g ON g.image_id = i.image_id AND g.kind = 'gland'
                WHERE i.rejected IS NULL ORDER BY i.image_id"""
@@ -96,26 +96,25 @@ def _facts(ws: Workspace) -> list[dict[str, Any]]:
     return facts
 
 
-def _score(ws: Workspace, fact: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Scores of one image from its own files, and the hash of its pixels."""
+def _score(ws: Workspace, fact: dict[str, Any]) -> dict[str, Any]:
+    """Scores of one image from its own files."""
     from kb.errors import UserError
     from tigerdata.images import scores
-    from tigerdata.splits import pixel_hash
 
     try:
         frame = read_clean(ws, fact["image_id"])
     except UserError:
-        return {"truncated": 0.0}, None
+        return {"truncated": 0.0}
     found: dict[str, Any] = {
         "blur": scores.sharpness(frame),
         "dark": scores.light(frame),
         "low_information": scores.information(frame),
-        "text": scores.free_of_text(frame),
+        "text": scores.free_of_text(frame, ws.settings["images"]["text_threshold"]),
         "truncated": scores.complete(frame),
     }
     if fact["nodule"]:
         found |= _masks(ws, fact, frame.shape)
-    return found, pixel_hash(ws, fact["image_id"])
+    return found
 
 
 def _masks(ws: Workspace, fact: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -145,21 +144,20 @@ def _masks(ws: Workspace, fact: dict[str, Any], shape: tuple[int, ...]) -> dict[
     return found
 
 
-def _compare(ws: Workspace, facts: list[dict[str, Any]], rows: list[dict[str, Any]], hashes: list[str | None]) -> None:
+def _compare(ws: Workspace, facts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
     """Add the scores that need the other images: size, copies, patients a class."""
     from tigerdata.images.scores import usual_size
 
-    # By pixels: the views of one panel come from one file and are no copies of each other.
-    copies = Counter(pixels for pixels in hashes if pixels)
+    copies = Counter(fact["copies"] for fact in facts)
     people: dict[str, set[str]] = {}
     for fact in facts:
         people.setdefault(fact["label"], set()).add(fact["patient_id"] or fact["image_id"])
     least = ws.settings["check"]["patients"]
     usual = usual_size([(fact["width"], fact["height"]) for fact in facts])
-    for fact, row, pixels, ratio in zip(facts, rows, hashes, usual, strict=True):
+    for fact, row, ratio in zip(facts, rows, usual, strict=True):
         row["odd_size"] = ratio
-        if pixels:
-            row["duplicate"] = 1.0 / copies[pixels]
+        if fact["copies"]:  # none of an image that came in before duplicates were looked for
+            row["duplicate"] = 1.0 / copies[fact["copies"]]
         if fact["label"]:
             row["few_patients"] = min(1.0, len(people[fact["label"]]) / least)
 

@@ -106,8 +106,8 @@ def ingest_reports(
 
     Example: tigerdata ingest reports corpus/reports.csv -w study
     """
+    from tigerdata.processes import cores
     from tigerdata.reports import ingest
-    from tigerdata.reports.work import cores
 
     result = ingest.ingest_reports(
         open_workspace(workspace),
@@ -153,17 +153,34 @@ def ingest_pathology(
 @ingest_app.command("images")
 def ingest_images(
     path: Annotated[Path, typer.Argument(help="Folder or table of images.")],
-    source: Annotated[str, typer.Option(help="How to read it: csv, ddti or imagefolder.")] = "csv",
+    source: Annotated[str, typer.Option(help="How to read it: csv, ddti, dicom or imagefolder.")] = "csv",
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Links by file names: '{patient}_{exam}_{n}.png', or a regular expression with named groups; patient,"
+            " exam, report, label, plane and cohort link, other names do not. A name that does not match is refused."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0: one a core. Changes no result.")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read images and masks: clean grey frames, links to patients and examinations, rejects by reason.
+    """Read images and masks: clean grey frames, links to patients and examinations, duplicates, rejects by reason.
 
     Example: tigerdata ingest images corpus -w study
     """
     from tigerdata.images import ingest
+    from tigerdata.processes import cores
 
-    show(ingest.ingest_images(open_workspace(workspace), path, source=source, progress=reporter()), as_json)
+    result = ingest.ingest_images(
+        open_workspace(workspace),
+        path,
+        source=source,
+        progress=reporter(),
+        pattern=pattern,
+        workers=workers or cores(),
+    )
+    show(result, as_json)
 
 
 @data_app.command("segment")

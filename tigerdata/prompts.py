@@ -99,12 +99,13 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     counts: Counter[str] = Counter()
     with ws.connect(read_only=True) as con:
         images = con.execute(
-            "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
+            "SELECT image_id, patient_id, exam_id, plane, label, report_id FROM images "
+            "WHERE rejected IS NULL ORDER BY image_id"
         ).fetchall()
         links = read_links(base, con, counts)
     rows: list[dict[str, Any]] = []
-    for image_id, patient_id, exam_id, plane, image_label in images:
-        nodule = links.nodule(image_id, patient_id, exam_id)
+    for image_id, patient_id, exam_id, plane, image_label, report_id in images:
+        nodule = links.nodule(image_id, patient_id, exam_id, report_id)
         label = links.label(image_label, patient_id, nodule) if nodule else None
         if nodule is None or label is None:
             continue

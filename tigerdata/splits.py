@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from kb.errors import UserError
+from tigerdata.images.duplicates import pixel_hash
+from tigerdata.images.frames import read_clean
 
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
@@ -31,6 +33,8 @@ class _Image(NamedTuple):
     patient_id: str | None
     cohort: str | None
     label: str
+    pixel_hash: str | None
+    alike: str
 
 
 def groups(links: Sequence[Iterable[Hashable]]) -> list[int]:
@@ -118,10 +122,10 @@ def split(
 ) -> dict[str, dict[str, int]]:
     """Write the split `name` for all accepted images and return part -> class -> number of images.
 
-    By patient, stratified by class (that of the prompt, else of the image); images with the same file hash or the
-    same pixels stay together. `from_cohort` takes the part from the images' cohort (train, val, test, or pool for
-    extra real images that no step may use unasked) and checks that it cuts no group. `rare` (class -> number) thins
-    classes of the training part on purpose, for experiments (`thin`).
+    By patient, stratified by class (that of the prompt, else of the image); images of one file, with the same pixels,
+    or of one group of near-duplicates (`tigerdata.images.duplicates`) stay together. `from_cohort` takes the part from
+    the images' cohort (train, val, test, or pool for extra real images that no step may use unasked) and checks that
+    it cuts no group. `rare` (class -> number) thins classes of the training part on purpose, for experiments (`thin`).
 
     Raises UserError when an image has no patient and `allow_missing_patients` is not set (then each such image counts
     as a patient of its own), when a cohort is missing or unknown, and when a cohort cuts a group.
@@ -231,8 +235,10 @@ def _images(ws: Workspace, allow_missing_patients: bool) -> tuple[list[_Image], 
     """Return all accepted images and the group of each; a group's number is the position of its first image."""
     with ws.connect(read_only=True) as con:
         rows = con.execute(
-            f"""SELECT i.image_id, i.sha256, i.patient_id, i.cohort, {LABEL} AS label
-                FROM images i LEFT JOIN prompts p USING (image_id) WHERE i.rejected IS NULL ORDER BY i.image_id"""
+            f"""SELECT i.image_id, i.sha256, i.patient_id, i.cohort, {LABEL} AS label, f.pixel_hash,
+                       coalesce(d.duplicate_group, i.image_id) AS alike
+                FROM images i LEFT JOIN prompts p USING (image_id) LEFT JOIN fingerprints f USING (image_id)
+                LEFT JOIN duplicates d USING (image_id) WHERE i.rejected IS NULL ORDER BY i.image_id"""
         ).fetchall()
         # A refused copy under another patient's name still says that the two patients share an image.
         copies = con.execute(
@@ -247,7 +253,7 @@ def _images(ws: Workspace, allow_missing_patients: bool) -> tuple[list[_Image], 
             f"{len(missing)} of {len(images)} images have no patient_id (first: {missing[0]}), so a split by patient is"
             " not possible; add the column, or allow it with --allow-missing-patients."
         )
-    links = [[*copy_links(ws, r.image_id, r.sha256), *_patient(r.patient_id)] for r in images]
+    links = [[*_copy_links(ws, row), *_patient(row.patient_id)] for row in images]
     group_of = groups([*links, *([("file", sha), *_patient(patient)] for sha, patient in copies)])
     return images, group_of[: len(images)]
 
@@ -256,9 +262,11 @@ def _patient(patient_id: str | None) -> list[tuple[str, str]]:
     return [("patient", patient_id)] if patient_id else []
 
 
-def copy_links(ws: Workspace, image_id: str, sha256: str) -> list[tuple[str, str]]:
-    """Return what makes two images copies of each other when they share it: the file, or the clean frame's pixels."""
-    return [("file", sha256), ("pixels", pixel_hash(ws, image_id))]
+def _copy_links(ws: Workspace, image: _Image) -> list[tuple[str, str]]:
+    """What makes two images copies of each other when they share it: the file, the pixels, or near-duplicates."""
+    # An image that came in before fingerprints were kept has none yet.
+    pixels = image.pixel_hash or pixel_hash(read_clean(ws, image.image_id))
+    return [("file", image.sha256), ("pixels", pixels), ("alike", image.alike)]
 
 
 def _write(
@@ -331,11 +339,3 @@ def _cohort_parts(images: Sequence[_Image], group_of: Sequence[int]) -> dict[int
                 f" {parts[group]}; mend the cohort column, or split by patient."
             )
     return parts
-
-
-def pixel_hash(ws: Workspace, image_id: str) -> str:
-    """SHA-256 of a clean frame's shape and grey levels: equal for copies saved in different files or formats."""
-    from tigerdata.images.frames import read_clean
-
-    frame = read_clean(ws, image_id)
-    return hashlib.sha256(repr(frame.shape).encode() + frame.tobytes()).hexdigest()

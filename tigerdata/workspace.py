@@ -44,6 +44,8 @@ DEFAULT_SETTINGS: dict[str, Any] = {
         "text_threshold": 2.5,
         "colour_threshold": 28.0,
     },
+    # Of a DICOM file with several frames, every n-th; the header's elements that name an examination, first filled one.
+    "dicom": {"every": 1, "exam_id": ["AccessionNumber", "StudyInstanceUID"]},
     # "keyed": ids of patients, examinations and reports are stored as keyed pseudonyms (tigerdata/identity.py). "kept":
     # as they are, for ids that are pseudonyms already.
     "privacy": {"ids": "keyed"},

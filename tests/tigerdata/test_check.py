@@ -52,7 +52,6 @@ def study(ws: Workspace, tmp_path: Path) -> Workspace:
     lettered = np.zeros((260, 192), np.uint8)
     lettered[:192] = image
     cv2.putText(lettered, "LOGIQ E9 31.12", (5, 240), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 230, 1)
-    add("text", lettered, np.pad(mask, ((0, 68), (0, 0))))
     add("odd_size", cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), cv2.resize(mask * 1.0, (64, 64)) > 0.5)
     cut = image.copy()
     cut[150:] = 128
@@ -73,6 +72,14 @@ def study(ws: Workspace, tmp_path: Path) -> Workspace:
         "file,patient_id,label\ncopy.bmp,P-duplicate,benign\noriginal.png,P-duplicate,benign\n", encoding="utf-8"
     )
     ingest_images(ws, root)
+    # Cleaning takes writing away; a set that was taken in without it may have some.
+    cv2.imwrite(str(root / "text.png"), lettered)
+    cv2.imwrite(str(root / "text.mask.png"), np.pad(mask, ((0, 68), (0, 0))).astype(np.uint8) * 255)
+    (root / "images.csv").write_text(
+        "file,mask_file,patient_id,label,plane\ntext.png,text.mask.png,P-text,benign,transverse\n", encoding="utf-8"
+    )
+    raw = {**ws.settings, "images": {**ws.settings["images"], "clean": False}}
+    ingest_images(Workspace(ws.path, raw), root)
     build_prompts(ws)
     return ws
 

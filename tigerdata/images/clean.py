@@ -7,7 +7,7 @@ recorded in pixels of the original, and the original is never written to.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,12 +66,14 @@ def clean(
     rgb: NDArray[np.uint8] | None,
     settings: Mapping[str, Any],
     panel_aspect: float | None = None,
+    areas: Sequence[Box] = (),
 ) -> list[View]:
     """Return the cleaned views of a frame, left to right; at least one.
 
     `levels` is uint8 [H, W]; `rgb` [H, W, 3] the same frame in colour, None for a grey file; `settings` the table
-    `images` of a workspace. `panel_aspect` is what a reader knows of its set (`sector.views`). With `clean = false` the
-    frame comes back whole and untouched, and so does a frame on which nothing is found.
+    `images` of a workspace. `panel_aspect` is what a reader knows of its set (`sector.views`); `areas` are the scanned
+    parts that the file itself states: what lies outside them is no scan, whatever it looks like. With `clean = false`
+    the frame comes back whole and untouched, and so does a frame on which nothing is found.
     """
     height, width = levels.shape
     if not settings["clean"]:
@@ -84,10 +86,11 @@ def clean(
     # Letters would stretch the box around the scan, and bridge the gap of a panel.
     bare = np.where(signs | colour, 0, levels).astype(np.uint8)
     found = []
-    for box in views(bare, panel_aspect):
-        left, top, right, bottom = box
-        part = np.s_[top:bottom, left:right]
-        found.append(_view(box, levels[part], bare[part], signs[part], colour[part]))
+    for x, y, x1, y1 in areas or [(0, 0, width, height)]:
+        for left, top, right, bottom in views(bare[y:y1, x:x1], panel_aspect):
+            box = (x + left, y + top, x + right, y + bottom)
+            part = np.s_[box[1] : box[3], box[0] : box[2]]
+            found.append(_view(box, levels[part], bare[part], signs[part], colour[part]))
     return found
 
 

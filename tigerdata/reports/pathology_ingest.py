@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tigerdata.progress import Progress
+from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
 from tigerdata.reports import personal
-from tigerdata.reports.readers import Reject, Row, Source, find_sources
-from tigerdata.reports.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Rejects, write_list
+from tigerdata.reports.readers import Row, Source, find_sources
 
 if TYPE_CHECKING:
     import duckdb
@@ -69,7 +69,8 @@ def ingest_pathology(
                 "SELECT subtype, count(*) FROM pathology WHERE conflict IS NULL GROUP BY ALL ORDER BY ALL"
             ).fetchall()
         )
-    write_list(ws.path / REJECTS, REJECT_COLUMNS, "pathology", rejects.rows("pathology"))
+    read = set().union(*(source.files for source in sources))
+    write_list(ws.path / REJECTS, REJECT_COLUMNS, "pathology", rejects.rows("pathology"), read)
     rows = [["pathology", *("" if cell is None else str(cell) for cell in row)] for row in conflicts]
     write_list(ws.path / CONFLICTS, CONFLICT_COLUMNS, "pathology", rows)
     names = ("rows", "pathology", "corrected", "already_known", "rejected")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kb.errors import UserError
+from tigerdata.rejects import Reject
 from tigerdata.reports.encodings import damaged, decode
 from tigerdata.reports.tables import WRONG_BYTES, open_table
 
@@ -82,15 +83,6 @@ class Row:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A row that cannot be read, and why; never anything of its content."""
-
-    file: str
-    line: int
-    reason: str
-
-
 @dataclass
 class Source:
     """A file, or a folder of text files, to read in one go; `encodings` counts what its text files are in."""
@@ -101,6 +93,11 @@ class Source:
     mapping: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     encodings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[str]:
+        """Names that its refused rows can bear."""
+        return {self.name, *(path.name for path in self.texts)}
 
     def rows(self) -> Iterator[Row | Reject]:
         """Every row once, in order. Raises UserError for a file that cannot be read or has no column of texts."""

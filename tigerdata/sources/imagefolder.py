@@ -12,7 +12,9 @@ from kb.errors import UserError
 from tigerdata.sources.records import ImageRecord, SourceSet
 from tigerdata.sources.table import rows
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+# Pictures that cannot be read are listed too, so that the ingest refuses them with a code instead of passing over them.
+OTHERS = (".gif", ".svg", ".eps", ".heic", ".jp2", ".jfif", ".avif")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 METADATA = ("metadata.csv", "metadata.jsonl")
 
@@ -21,15 +23,19 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
     """Read `[train|val|test/]<class>/<image>`: the class is the image's folder, the cohort a split folder above it.
 
     `metadata.csv` or `metadata.jsonl` at the top or in a split folder may add, by `file_name` relative to itself,
-    label, patient_id, exam_id, plane, cohort, mask_file_name and gland_file_name; images with a mask name are cases,
-    files that are named as masks are no images. Raises UserError for a folder without images.
+    label, patient_id, exam_id, report_id, plane, cohort, mask_file_name and gland_file_name; images with a mask name
+    are cases, files that are named as masks are no images. Raises UserError for a folder without images.
     """
     if not path.is_dir():
         raise UserError(f"{path} is no folder; give the folder that holds the class folders.")
     table = _metadata(path)
     masks = {name for row in table.values() for kind in ("mask", "gland") if (name := row.get(f"{kind}_file_name"))}
     records = []
-    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES):
+    left_out = 0
+    for file in sorted(p for p in path.rglob("*") if not p.is_dir()):
+        if file.suffix.lower() not in (*SUFFIXES, *OTHERS):
+            left_out += file.name not in METADATA
+            continue
         name = file.relative_to(path).as_posix()
         if name in masks:
             continue
@@ -43,6 +49,7 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
                 where=name,
                 patient_id=row.get("patient_id") or None,
                 exam_id=row.get("exam_id") or None,
+                report_id=row.get("report_id") or None,
                 plane=row.get("plane") or None,
                 cohort=row.get("cohort") or cohort,
                 label=row.get("label") or (classes[-1] if classes else None),
@@ -51,7 +58,7 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
         )
     if not records:
         raise UserError(f"{path} holds no image ({', '.join(SUFFIXES)}); give the folder that holds the class folders.")
-    return SourceSet("imagefolder", path, records)
+    return SourceSet("imagefolder", path, records, {"not_an_image_by_name": left_out})
 
 
 _KINDS = {"mask": "nodule", "gland": "gland"}

@@ -9,6 +9,9 @@ from typing import Any
 
 from kb import KnowledgeBase
 
+# Sides of a pixel, in mm, that an ultrasound frame can have.
+MM_PER_PIXEL = (0.001, 2.0)
+
 
 @dataclass(frozen=True)
 class Descriptor:
@@ -32,6 +35,7 @@ class ImageRecord:
     where: str
     patient_id: str | None = None
     exam_id: str | None = None
+    report_id: str | None = None
     plane: str | None = None
     cohort: str | None = None
     label: str | None = None

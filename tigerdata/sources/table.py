@@ -14,7 +14,10 @@ from tigerdata.sources.records import Descriptor, ImageRecord, SourceSet
 
 TABLE = "images.csv"
 MASK_COLUMNS = {"mask_file": "nodule", "gland_file": "gland"}
-COLUMNS = ("file", "patient_id", "exam_id", "plane", "cohort", "label", "sex", "age", "mm_per_pixel", *MASK_COLUMNS)
+COLUMNS = (
+    "file", "patient_id", "exam_id", "report_id", "plane", "cohort", "label", "sex", "age", "mm_per_pixel",
+    *MASK_COLUMNS,
+)  # fmt: skip
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-")
 
 
@@ -44,6 +47,7 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
                 where=where,
                 patient_id=row.get("patient_id") or None,
                 exam_id=row.get("exam_id") or None,
+                report_id=row.get("report_id") or None,
                 plane=plane,
                 cohort=row.get("cohort") or None,
                 label=row.get("label") or None,

@@ -161,6 +161,11 @@ def test_the_real_ddti_set(ws: Workspace, real_data: Path) -> None:
     for _, surface, n in told:
         counted[surface] += n
     assert counted == expected and sum(expected.values()) > 1500
+    # Frames that were saved again under another patient number: looked at in pairs, they are the same frames.
+    assert 85 <= result["duplicate_groups_across_patients"] <= 95
+    with ws.connect(read_only=True) as con:
+        alike = con.execute("SELECT min(correlation), count(*) FROM duplicates").fetchone()
+    assert alike[0] > 0.99 and alike[1] == result["duplicate_images"]
     made = build_prompts(ws)
     assert made["prompts"] + made["no_label"] == result["images"]
     counts = split(ws)
