@@ -71,6 +71,14 @@ STEPS: tuple[str, ...] = (
         WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
            OR EXISTS (SELECT 1 FROM pathology);
     """,
+    # Where a frame lies in its file, so that a mask drawn on the file can be cut like the frame. Rows of older versions
+    # do not say it.
+    """
+    ALTER TABLE images ADD COLUMN file_width INTEGER;
+    ALTER TABLE images ADD COLUMN file_height INTEGER;
+    ALTER TABLE images ADD COLUMN frame_left INTEGER;
+    ALTER TABLE images ADD COLUMN frame_top INTEGER;
+    """,
 )
 VERSION = len(STEPS)
 

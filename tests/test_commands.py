@@ -24,7 +24,8 @@ REPORT = (
 # The examples of the help texts, run in this order, are a whole journey at the smallest size.
 ORDER = [
     "tigerdata init", "tigerdata simulate", "tigerdata parse", "tigerdata explain", "tigerdata kb show",
-    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata prompts",
+    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata ingest masks",
+    "tigerdata prompts",
     "tigerdata split", "tigergen train segmenter", "tigerdata segment", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train coarse", "tigergen train fine", "tigergen plan", "tigergen augment",

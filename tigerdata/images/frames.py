@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tigerdata.workspace import Workspace
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # A frame longer than this many times its other side is a strip cut out of something, not a scan.
 MAX_ELONGATION = 8
@@ -138,6 +139,12 @@ def _deep(levels: NDArray) -> NDArray[np.uint8]:
         raise Refused("UNSUPPORTED_DEPTH")
     top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits)
     return np.rint(levels * (255.0 / top)).astype(np.uint8)
+
+
+def crop(array: NDArray[Scalar], box: tuple[int, int, int, int]) -> NDArray[Scalar]:
+    """Return the part of a file's pixels [H, W] that is a frame: frames and masks of all origins are cut by this."""
+    left, top, right, bottom = box
+    return array[top:bottom, left:right]
 
 
 def write_gray(path: Path, levels: NDArray[np.uint8]) -> bool:

@@ -6,7 +6,6 @@ Originals are only read. The call can be repeated: the same files give the same 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -16,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
-from tigerdata.identity import pseudonyms
-from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
+from tigerdata.identity import Pseudonyms, pseudonyms
+from tigerdata.images.frames import Refused, crop, inside, read_gray, read_mask, write_gray
 from tigerdata.progress import Progress
 from tigerdata.regions import masks
-from tigerdata.sources.records import Box, ImageRecord, Reader
+from tigerdata.regions.outlines import fill
+from tigerdata.sources import reader
+from tigerdata.sources.records import ImageRecord
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,15 +30,12 @@ if TYPE_CHECKING:
 
     from tigerdata.workspace import Workspace
 
-SOURCES = {
-    "csv": "tigerdata.sources.table",
-    "ddti": "tigerdata.sources.ddti",
-    "imagefolder": "tigerdata.sources.imagefolder",
-}
 IMAGE_COLUMNS = (
     "image_id", "sha256", "path", "width", "height", "patient_id", "exam_id", "plane", "label", "cohort", "source",
-    "rejected",
+    "rejected", "file_width", "file_height", "frame_left", "frame_top",
 )  # fmt: skip
+MAPPED = ("csv", "imagefolder")
+SIZES = ("width", "height", "file_width", "file_height", "frame_left", "frame_top")
 
 
 @dataclass
@@ -49,6 +47,7 @@ class _Batch:
     nodules: list[dict[str, Any]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
     patients: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pathology: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     rejected: list[dict[str, str]] = field(default_factory=list)
 
@@ -61,27 +60,32 @@ def ingest_images(
     path: str | os.PathLike[str],
     source: str = "csv",
     progress: Progress | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Take a set of images into the workspace and return what happened.
 
-    `source` is "csv" (a table, or a folder with images.csv), "ddti" or "imagefolder". The result holds `files`
-    (listed), `images` (frames in the workspace after this call, from this set), `new` (of these), counts of masks,
-    descriptors and conflicts, `rejected_by_code`, and `rejected`: where and code of each refused file. A refused mask
-    leaves its image in, without that mask. Raises UserError for a set that cannot be read at all.
+    `source` is one of `sources.SOURCES`: "csv" (a table, or a folder with images.csv), "imagefolder", or a public set;
+    `mapping` (canonical name -> column) says which columns a table of one's own has. The result holds `files` (listed),
+    `images` (frames in the workspace after this call, from this set), `new` (of these), counts of masks, descriptors
+    and conflicts, `unknown_values` (words that the vocabulary lacks), `rejected_by_code`, and `rejected`: where and
+    code of each refused file, row or cell. A refused mask or cell leaves its image in, without it. Raises UserError for
+    a set that cannot be read at all.
     """
     from kb import store
 
-    if source not in SOURCES:
-        raise UserError(f"Unknown image source '{source}'; known: {', '.join(SOURCES)}.")
-    read: Reader = importlib.import_module(SOURCES[source]).read
-    given = read(Path(path).resolve(), ws.kb, ws.settings.get(source, {}))
-    batch = _Batch(counts=Counter({k: v for k, v in given.counts.items() if v}))
+    read = reader(source)
+    if mapping and source not in MAPPED:
+        raise UserError(f"--map is for {' and '.join(MAPPED)}; the columns of '{source}' are known, leave it out.")
+    given = read(Path(path).resolve(), ws.kb, {**ws.settings.get(source, {}), "map": mapping or {}})
+    batch = _Batch(counts=Counter({k: v for k, v in given.counts.items() if v}), rejected=given.rejected)
     known = pseudonyms(ws)  # the same as those of the reports, or image and report would not link
     for number, record in enumerate(given.records, 1):
         record = replace(
             record, patient_id=known.of("patient", record.patient_id), exam_id=known.of("exam", record.exam_id)
         )
-        _take(ws, given.root, given.name, record, batch)
+        if _take(ws, given.root, given.name, record, batch) and record.pathology and record.patient_id:
+            batch.pathology.append(_histology(ws, known, given.name, record))
         if progress:
             progress({"stage": "ingest images", "step": number, "steps": len(given.records)})
     with ws.connect() as con, store.transaction(con):
@@ -95,13 +99,16 @@ def ingest_images(
         "nodule_masks": sum(r["kind"] == "nodule" for r in batch.regions),
         "gland_masks": sum(r["kind"] == "gland" for r in batch.regions),
         "descriptors": len(batch.findings),
+        **({"pathology": len(batch.pathology)} if batch.pathology else {}),
         **dict(sorted(batch.counts.items())),
+        **({"unknown_values": dict(sorted(given.unknown.items()))} if given.unknown else {}),
         "rejected_by_code": dict(sorted(by_code.items())),
         "rejected": batch.rejected,
     }
 
 
-def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _Batch) -> None:
+def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _Batch) -> bool:
+    """Add an image, or the reason why not, to the batch; whether it was taken."""
     limit, least = ws.settings["images"]["max_megapixels"], ws.settings["images"]["min_side"]
     try:
         file = inside(root, record.file)
@@ -110,7 +117,7 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
         sha256 = sha256_file(file)
     except (Refused, PermissionError) as error:
         batch.reject(record.where, error.code if isinstance(error, Refused) else "UNREADABLE")
-        return
+        return False
     row = {"sha256": sha256, "path": str(file), "source": source, "rejected": None} | {
         name: getattr(record, name) for name in ("patient_id", "exam_id", "plane", "label", "cohort")
     }
@@ -124,49 +131,61 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
         if conflict:
             copy_id = hashlib.sha256(f"{sha256}#{record.patient_id}".encode()).hexdigest()[:16]
             batch.images[copy_id] = row | {"image_id": copy_id, "rejected": code}
-        return
+        return False
     try:
         levels = read_gray(file, limit, least)
     except Refused as error:
         batch.reject(record.where, error.code)
         batch.images[sha256[:16]] = row | {"image_id": sha256[:16], "rejected": error.code}
-        return
-    drawn = _read_masks(root, record, levels.shape, limit, batch)
+        return False
     height, width = levels.shape
+    drawn = _read_masks(root, record, (height, width), limit, batch)
+    row |= {"file_width": width, "file_height": height}
     boxes = record.views(levels) if record.views else [(0, 0, width, height)]
     if len(boxes) > 1:
         batch.counts["panels_split"] += 1
     for index, box in enumerate(boxes):
-        cut = {kind: _crop(mask, box) for kind, mask in drawn.items()}
+        cut = {kind: crop(mask, box) for kind, mask in drawn.items()}
         if len(boxes) > 1 and "nodule" in cut and not cut["nodule"].any():
             # Nobody outlined a nodule in this view: whether there is one is not known.
             batch.counts["view_without_mask"] += 1
             continue
         image_id = sha256[:16] if index == 0 else hashlib.sha256(f"{sha256}/{index}".encode()).hexdigest()[:16]
-        frame = _crop(levels, box)
+        frame = crop(levels, box)
         write_gray(ws.frame_path(image_id), frame)
-        batch.images[image_id] = row | {"image_id": image_id, "width": frame.shape[1], "height": frame.shape[0]}
+        batch.images[image_id] = row | {
+            "image_id": image_id, "width": frame.shape[1], "height": frame.shape[0], "frame_left": box[0],
+            "frame_top": box[1],
+        }  # fmt: skip
         batch.regions += [masks.save(ws, image_id, k, m, origin=f"import:{source}") for k, m in cut.items() if m.any()]
         _describe(image_id, source, record, batch)
     if record.patient_id:
         _patient(source, record, batch)
+    return True
 
 
 def _read_masks(
-    root: Path, record: ImageRecord, shape: tuple[int, ...], limit: float, batch: _Batch
+    root: Path, record: ImageRecord, shape: tuple[int, int], limit: float, batch: _Batch
 ) -> dict[str, NDArray[np.bool_]]:
-    found = {}
-    for kind, name in record.masks.items():
-        try:
-            found[kind] = read_mask(inside(root, name), (shape[0], shape[1]), record.mask_channel, limit)
-        except Refused as error:
-            batch.reject(record.where, f"{kind.upper()}_MASK:{error.code}")
+    """The region of each kind, bool [H, W] of the file: its mask files and outlines united."""
+    found: dict[str, NDArray[np.bool_]] = {}
+
+    def unite(kind: str, mask: NDArray[np.bool_]) -> None:
+        found[kind] = found[kind] | mask if kind in found else mask
+
+    for kind, names in record.masks.items():
+        for name in names:
+            try:
+                unite(kind, read_mask(inside(root, name), shape, record.mask_channel, limit))
+            except Refused as error:
+                batch.reject(record.where, f"{kind.upper()}_MASK:{error.code}")
+    for kind, outlines in record.outlines.items():
+        mask = fill(outlines, shape)
+        if mask.any():
+            unite(kind, mask)
+        else:
+            batch.reject(record.where, f"{kind.upper()}_OUTLINE:OUTSIDE_IMAGE")
     return found
-
-
-def _crop(array: NDArray, box: Box) -> NDArray:
-    left, top, right, bottom = box
-    return array[top:bottom, left:right]
 
 
 def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) -> None:
@@ -192,11 +211,23 @@ def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) ->
                 "nodule_id": nodule_id,
                 "attribute": told.attribute,
                 "value": told.value,
-                "certainty": "positive",
+                "number": told.number,
+                "certainty": told.certainty,
                 "surface": told.surface,
                 "rule": f"source:{source}",
             }
         )
+
+
+def _histology(ws: Workspace, known: Pseudonyms, source: str, record: ImageRecord) -> dict[str, Any]:
+    """The row of `pathology` for what the set says of the patient's histology, read as any pathology text."""
+    from tigerdata.reports.pathology import parse_pathology
+    from tigerdata.reports.pathology_ingest import pathology_row
+
+    key = known.digest("pathology", f"source:{source}", record.file)[:32]
+    who = (record.patient_id, record.exam_id)
+    parsed = parse_pathology(record.pathology or "", ws.domain)
+    return pathology_row(f"p-{key[:16]}", key, who, None, parsed, record.where) | {"rule": f"source:{source}"}
 
 
 def _patient(source: str, record: ImageRecord, batch: _Batch) -> None:
@@ -217,6 +248,7 @@ def _write(con: duckdb.DuckDBPyConnection, batch: _Batch) -> int:
     import pandas as pd
 
     from kb import store
+    from tigerdata.reports.pathology_ingest import mark_conflicts
 
     ids = pd.DataFrame({"image_id": list(batch.images)}, dtype="object")
     con.register("_ids", ids)
@@ -231,10 +263,14 @@ def _write(con: duckdb.DuckDBPyConnection, batch: _Batch) -> int:
         )
     con.unregister("_ids")
     images = pd.DataFrame(list(batch.images.values()), columns=list(IMAGE_COLUMNS))
-    store.insert(con, "images", _nullable(images, width="Int64", height="Int64"), replace=True)
+    store.insert(con, "images", _nullable(images, **dict.fromkeys(SIZES, "Int64")), replace=True)
     masks.insert(con, batch.regions)
     store.insert(con, "nodules", pd.DataFrame(batch.nodules))
-    store.insert(con, "findings", pd.DataFrame(batch.findings))
+    if batch.findings:
+        store.insert(con, "findings", pd.DataFrame(batch.findings).astype({"number": "float64"}))
+    if batch.pathology:
+        store.insert(con, "pathology", pd.DataFrame(batch.pathology, dtype=object), replace=True)
+        mark_conflicts(con)
     _write_patients(con, batch.patients)
     return sum(r["rejected"] is None for r in batch.images.values()) - known
 
