@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
-from tigerdata.identity import Pseudonyms, pseudonyms
-from tigerdata.images.frames import Refused, crop, inside, read_gray, read_mask, write_gray
+from tigerdata.identity import pseudonyms
+from tigerdata.images.frames import Refused, crop, inside, read_gray, write_gray
 from tigerdata.progress import Progress
 from tigerdata.regions import masks
-from tigerdata.regions.outlines import fill
+from tigerdata.regions.drawn import draw
 from tigerdata.sources import reader
 from tigerdata.sources.records import ImageRecord
 
 if TYPE_CHECKING:
     import duckdb
-    import numpy as np
-    from numpy.typing import NDArray
 
     from tigerdata.workspace import Workspace
 
@@ -73,6 +71,7 @@ def ingest_images(
     a set that cannot be read at all.
     """
     from kb import store
+    from tigerdata.reports.pathology_ingest import source_pathology
 
     read = reader(source)
     if mapping and source not in MAPPED:
@@ -85,7 +84,7 @@ def ingest_images(
             record, patient_id=known.of("patient", record.patient_id), exam_id=known.of("exam", record.exam_id)
         )
         if _take(ws, given.root, given.name, record, batch) and record.pathology and record.patient_id:
-            batch.pathology.append(_histology(ws, known, given.name, record))
+            batch.pathology.append(source_pathology(ws.domain, known, given.name, record))
         if progress:
             progress({"stage": "ingest images", "step": number, "steps": len(given.records)})
     with ws.connect() as con, store.transaction(con):
@@ -139,7 +138,9 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
         batch.images[sha256[:16]] = row | {"image_id": sha256[:16], "rejected": error.code}
         return False
     height, width = levels.shape
-    drawn = _read_masks(root, record, (height, width), limit, batch)
+    drawn, codes = draw(root, record, (height, width), limit)
+    for code in codes:
+        batch.reject(record.where, code)
     row |= {"file_width": width, "file_height": height}
     boxes = record.views(levels) if record.views else [(0, 0, width, height)]
     if len(boxes) > 1:
@@ -162,30 +163,6 @@ def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _B
     if record.patient_id:
         _patient(source, record, batch)
     return True
-
-
-def _read_masks(
-    root: Path, record: ImageRecord, shape: tuple[int, int], limit: float, batch: _Batch
-) -> dict[str, NDArray[np.bool_]]:
-    """The region of each kind, bool [H, W] of the file: its mask files and outlines united."""
-    found: dict[str, NDArray[np.bool_]] = {}
-
-    def unite(kind: str, mask: NDArray[np.bool_]) -> None:
-        found[kind] = found[kind] | mask if kind in found else mask
-
-    for kind, names in record.masks.items():
-        for name in names:
-            try:
-                unite(kind, read_mask(inside(root, name), shape, record.mask_channel, limit))
-            except Refused as error:
-                batch.reject(record.where, f"{kind.upper()}_MASK:{error.code}")
-    for kind, outlines in record.outlines.items():
-        mask = fill(outlines, shape)
-        if mask.any():
-            unite(kind, mask)
-        else:
-            batch.reject(record.where, f"{kind.upper()}_OUTLINE:OUTSIDE_IMAGE")
-    return found
 
 
 def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) -> None:
@@ -217,17 +194,6 @@ def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) ->
                 "rule": f"source:{source}",
             }
         )
-
-
-def _histology(ws: Workspace, known: Pseudonyms, source: str, record: ImageRecord) -> dict[str, Any]:
-    """The row of `pathology` for what the set says of the patient's histology, read as any pathology text."""
-    from tigerdata.reports.pathology import parse_pathology
-    from tigerdata.reports.pathology_ingest import pathology_row
-
-    key = known.digest("pathology", f"source:{source}", record.file)[:32]
-    who = (record.patient_id, record.exam_id)
-    parsed = parse_pathology(record.pathology or "", ws.domain)
-    return pathology_row(f"p-{key[:16]}", key, who, None, parsed, record.where) | {"rule": f"source:{source}"}
 
 
 def _patient(source: str, record: ImageRecord, batch: _Batch) -> None:

@@ -216,7 +216,11 @@ def _images(path: Path, only: str | None, limit: float, rejected: list[dict[str,
         root = path if path.is_dir() else path.parent
 
         def draw(size: Shape) -> NDArray[np.bool_]:
-            return read_mask(inside(root, file.relative_to(root).as_posix()), size, max_megapixels=limit)
+            mask = read_mask(inside(root, file.relative_to(root).as_posix()), size, max_megapixels=limit)
+            mask, band = masks.without_bands(mask)
+            if band:
+                rejected.append({"where": name, "code": "BORDER_BAND"})  # the rest of the mask is taken
+            return _not_empty(mask)
 
         # A suffix is put back, so that "7_1.a" keeps its ".a" when the stem is taken.
         return Drawing(name, (plain + ".png", *((shorter + ".png",) if shorter != plain else ())), draw)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from tigerdata.identity import Pseudonyms
+    from tigerdata.sources.records import ImageRecord
     from tigerdata.workspace import Workspace
 
 # What two rows of one target say, where they contradict each other. A text that contradicts itself says so in `said`.
@@ -180,6 +181,16 @@ def _accepted(source: Source, counts: Counter[str], rejects: Rejects) -> Iterato
 
 def _ordinal(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
+
+
+def source_pathology(domain: str, known: Pseudonyms, source: str, record: ImageRecord) -> dict[str, Any]:
+    """The row of `pathology` for what an image set says of a patient's histology; the record has pseudonyms already."""
+    from tigerdata.reports.pathology import parse_pathology
+
+    key = known.digest("pathology", f"source:{source}", record.file)[:32]
+    parsed = parse_pathology(record.pathology or "", domain)
+    who = (record.patient_id, record.exam_id)
+    return pathology_row(f"p-{key[:16]}", key, who, None, parsed, record.where) | {"rule": f"source:{source}"}
 
 
 def pathology_row(

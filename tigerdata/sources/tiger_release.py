@@ -96,7 +96,7 @@ def _nodule(prompt: str, base: KnowledgeBase, given: SourceSet, where: str) -> I
         else:
             # A phrase alone is no sentence about a nodule for the parser.
             rows_ = [
-                e for e in parse(f"{phrase} nodule", base.domain)["evidence"] if e["path"].startswith("nodules[0]")
+                e for e in parse(f"Nodule, {phrase}.", base.domain)["evidence"] if e["path"].startswith("nodules[0]")
             ]
             found = [
                 Descriptor(attribute, e["value"], e["surface"], e["certainty"])

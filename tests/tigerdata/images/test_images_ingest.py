@@ -48,7 +48,24 @@ def test_rows_frames_and_masks(ws: Workspace, listed: Callable[..., Path]) -> No
     sha256 = hashlib.sha256(original.read_bytes()).hexdigest()
     found = dump(ws)
     assert found["images"] == [
-        (sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None, 80, 64, 0, 0)
+        (
+            sha256[:16],
+            sha256,
+            str(original),
+            80,
+            64,
+            "P1",
+            "E1",
+            "transverse",
+            "PTC",
+            "train",
+            "csv",
+            None,
+            80,
+            64,
+            0,
+            0,
+        )
     ]
     assert found["patients"] == [("P1", "female", 41.0, "images:csv")]
     np.testing.assert_array_equal(cv2.imread(str(ws.frame_path(sha256[:16])), 0), cv2.imread(str(original), 0))

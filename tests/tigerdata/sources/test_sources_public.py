@@ -63,6 +63,12 @@ def test_every_word_of_a_set_stands_for_a_value_of_its_organ(source: str, words:
         sources.records.require(kb.load(other), source, words, organ)
 
 
+def test_every_source_has_its_part_of_the_page() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "data-sources.md").read_text(encoding="utf-8")
+    for name in sources.SOURCES:
+        assert f"\n## {name}" in page and f"| `{name}` |" in page
+
+
 def test_all_36_findings_of_vindr_pcxr_have_a_word() -> None:
     values = {value for said in vindr_pcxr.VOCABULARY["class_name"].values() for _, value in said}
     assert values == set(kb.load("chest").attributes["finding"].values) and len(values) == 36
@@ -220,7 +226,9 @@ def test_breast_needs_its_workbook_and_its_organ(ws: Workspace, tmp_path: Path) 
 
 def test_busi_unites_masks_and_leaves_those_of_normal_images(tmp_path: Path) -> None:
     root = tmp_path / "Dataset_BUSI_with_GT"
-    for number, (label, n) in enumerate((("benign", 1), ("benign", 2), ("benign", 10), ("malignant", 1), ("normal", 1))):
+    for number, (label, n) in enumerate(
+        (("benign", 1), ("benign", 2), ("benign", 10), ("malignant", 1), ("normal", 1))
+    ):
         speckle(root / label / f"{label} ({n}).png", (50, 60), seed=number)
     one = disc(root / "benign" / "benign (1)_mask.png", (50, 60), (15, 25), 8)
     two = disc(root / "benign" / "benign (1)_mask_1.png", (50, 60), (45, 25), 6)
@@ -258,7 +266,8 @@ def test_prompts_of_the_release_become_findings(tmp_path: Path) -> None:
     rows = [
         {"file_name": "1.png", "text_nd": "malignant, papillary nodule, taller-than-wide, hypoechoic, unclear, large",
          "text_bg": "sonogram longitudinal plane, less definition, bright"},
-        {"file_name": "2.jpg", "text_nd": "follicular, irregular, wobbly, no halo", "text_bg": "sonogram transverse left"},
+        {"file_name": "2.jpg", "text_nd": "follicular, irregular, wobbly, no halo",
+         "text_bg": "sonogram transverse left"},
         {"file_name": "gone.png", "text_nd": "benign, cystic", "text_bg": ""},
     ]  # fmt: skip
     for number, name in enumerate(("1.png", "2.jpg")):
@@ -292,7 +301,8 @@ def write_vindr(folder: Path) -> Path:
     (folder / "train" / "e5.dicom").write_bytes(b"\0" * 128 + b"DICM")
     box = "image_id,rad_ID,class_name,x_min,y_min,x_max,y_max\n"
     (folder / "annotations_train.csv").write_text(
-        box + "a1,R1,Diffuse aveolar opacity,10,20,30,50\na1,R1,Cardiomegaly,5.5,40,25.5,60\na1,R1,Cardiomegaly,6,40,26,60\n"
+        box + "a1,R1,Diffuse aveolar opacity,10,20,30,50\na1,R1,Cardiomegaly,5.5,40,25.5,60\n"
+        "a1,R1,Cardiomegaly,6,40,26,60\n"
         "b2,R1,No finding,,,,\nc3,R2,Sunspots,1,1,9,9\nc3,R2,Edema,9,9,1,1\nc3,R2,Emphysema,x,1,2,2\n"
     )
     (folder / "annotations_test.csv").write_text(box + "d4,R1,Interstitial lung disease - ILD,1,1,20,20\n")
@@ -392,5 +402,9 @@ def test_the_real_release(ws: Workspace, real_data: Path) -> None:
     result = ingest_images(ws, real_data / "tiger_release", "tiger-release")
     assert (result["images"], result["nodule_masks"], result["sobel_maps_left"]) == (7, 7, 7)
     assert "unknown_values" not in result and result["descriptors"] == 17
+    # Three masks have a white strip along the upper border, which is no nodule.
+    assert result["rejected_by_code"] == {"NODULE_MASK:BORDER_BAND": 3}
+    with ws.connect(read_only=True) as con:
+        assert not any("several_parts" in flags for (flags,) in con.execute("SELECT flags FROM regions").fetchall())
     made = build_prompts(ws)
     assert made["prompts"] == 7 and made["contradiction_left_out"] == 1  # one prompt says irregular and regular
