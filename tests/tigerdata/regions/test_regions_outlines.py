@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
@@ -68,6 +68,7 @@ def test_small_discs_keep_their_area_wherever_they_lie() -> None:
 POINTS = st.lists(st.tuples(st.integers(-40, 400), st.integers(-40, 400)), min_size=3, max_size=12)
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_fill_agrees_with_scikit_image(points: list[tuple[int, int]]) -> None:
     # Tenths plus .037: no corner or edge of either implementation meets a pixel centre exactly.
@@ -87,6 +88,7 @@ def _distance(p: tuple[float, float], a: tuple[float, float], b: tuple[float, fl
     return float(np.hypot(*(a + t * (b - a) - p)))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
 def test_run_lengths_come_back(height: int, width: int, random) -> None:
     mask = np.array([[random.random() < 0.3 for _ in range(width)] for _ in range(height)])
@@ -95,6 +97,7 @@ def test_run_lengths_come_back(height: int, width: int, random) -> None:
     assert decode_counts(compress(counts)) == counts
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3_000_000), max_size=30))
 def test_compressed_numbers_of_any_size_come_back(counts: list[int]) -> None:
     assert decode_counts(compress(counts)) == counts
