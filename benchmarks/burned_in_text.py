@@ -19,7 +19,7 @@ from planted_text import COLOURS, PLACES, WORDS, plant
 from tigerdata.conditions import sobel_magnitude
 from tigerdata.images import burned_in
 from tigerdata.images.clean import clean, fill
-from tigerdata.images.frames import read_frame, read_gray
+from tigerdata.images.frames import read_frames, read_gray
 from tigerdata.images.sector import hull, views
 from tigerdata.sources.ddti import PANEL_ASPECT
 from tigerdata.workspace import DEFAULT_SETTINGS
@@ -99,7 +99,7 @@ def untouched(name: str, paths: list[Path]) -> str:
     """Frames as they are: share of the field lost, and of nodule pixels masked or cut off."""
     lost, masked, cut, total = [], 0, 0, 0
     for path in paths:
-        frame, mask = read_frame(path), nodule(path)
+        frame, mask = next(read_frames(path)), nodule(path)
         found = clean(frame.levels, frame.rgb, SETTINGS, aspect(name))
         lost.append(max(view.lost for view in found))
         inside = sum(int(view.crop(mask).sum()) for view in found)

@@ -71,15 +71,17 @@ STEPS: tuple[str, ...] = (
         WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
            OR EXISTS (SELECT 1 FROM pathology);
     """,
-    # Images: link to a report, frames of one file, what was done to the pixels, the side of a pixel; what cleaning cut
-    # and masked (images of older files have no row: nothing was cleaned); what duplicates are found by; what
-    # `tigerdata check` found.
+    # Images: link to a report, frames of one file, its size, what was done to the pixels, the side of a pixel; what
+    # cleaning cut and masked (images of older files have no row: nothing was cleaned); what duplicates are found by;
+    # what `tigerdata check` found.
     """
     ALTER TABLE images ADD COLUMN mm_per_pixel DOUBLE;
     ALTER TABLE images ADD COLUMN report_id VARCHAR;
     ALTER TABLE images ADD COLUMN frame INTEGER;
     ALTER TABLE images ADD COLUMN read_as VARCHAR;
     ALTER TABLE images ADD COLUMN burned_in BOOLEAN;
+    ALTER TABLE images ADD COLUMN file_width INTEGER;
+    ALTER TABLE images ADD COLUMN file_height INTEGER;
     CREATE TABLE cleaning (
         image_id VARCHAR PRIMARY KEY, crop_left INTEGER, crop_top INTEGER, crop_right INTEGER, crop_bottom INTEGER,
         masked JSON, lost DOUBLE);

@@ -24,9 +24,9 @@ REPORT = (
 # The examples of the help texts, run in this order, are a whole journey at the smallest size.
 ORDER = [
     "tigerdata init", "tigerdata simulate", "tigerdata parse", "tigerdata explain", "tigerdata kb show",
-    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata prompts",
-    "tigerdata locate", "tigerdata split", "tigergen train segmenter", "tigerdata segment", "tigerdata check",
-    "tigerdata view", "tigerdata stats", "tigerdata terms",
+    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata ingest masks",
+    "tigerdata prompts", "tigerdata locate", "tigerdata split", "tigergen train segmenter", "tigerdata segment",
+    "tigerdata check", "tigerdata view", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train coarse", "tigergen train fine", "tigergen plan", "tigergen augment",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",

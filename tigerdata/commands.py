@@ -12,6 +12,7 @@ from kb.errors import UsageError
 from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+from tigerdata.sources import SOURCES
 
 MapOption = Annotated[
     list[str] | None, typer.Option("--map", help="name=column, where a column's name is not known; may be repeated.")
@@ -153,7 +154,8 @@ def ingest_pathology(
 @ingest_app.command("images")
 def ingest_images(
     path: Annotated[Path, typer.Argument(help="Folder or table of images.")],
-    source: Annotated[str, typer.Option(help="How to read it: csv, ddti, dicom or imagefolder.")] = "csv",
+    source: Annotated[str, typer.Option(help=f"How to read it: {', '.join(SOURCES)}.")] = "csv",
+    column: MapOption = None,
     pattern: Annotated[
         str | None,
         typer.Option(
@@ -167,6 +169,8 @@ def ingest_images(
 ) -> None:
     """Read images and masks: clean grey frames, links to patients and examinations, duplicates, rejects by reason.
 
+    A public set's own descriptors become findings, so that an image without a report is described too.
+
     Example: tigerdata ingest images corpus -w study
     """
     from tigerdata.images import ingest
@@ -177,10 +181,31 @@ def ingest_images(
         path,
         source=source,
         progress=reporter(),
+        mapping=_columns(column),
         pattern=pattern,
         workers=workers or cores(),
     )
     show(result, as_json)
+
+
+@ingest_app.command("masks")
+def ingest_masks(
+    path: Annotated[Path, typer.Argument(help="Folder of masks or of YOLO labels, or a COCO JSON file.")],
+    format: Annotated[str, typer.Option(help="png (mask images), coco or yolo (polygons).")] = "png",
+    kind: Annotated[str, typer.Option(help="What they outline: nodule or gland.")] = "nodule",
+    only: Annotated[
+        str | None, typer.Option("--class", help="Only this class: a COCO category by name, a YOLO class by number.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Attach masks that another tool made to images that are here, by file name or image id.
+
+    Example: tigerdata ingest masks corpus/glands --kind gland -w study
+    """
+    from tigerdata.regions.imports import import_masks
+
+    show(import_masks(open_workspace(workspace), path, format, kind, only, progress=reporter()), as_json)
 
 
 @data_app.command("segment")

@@ -100,7 +100,7 @@ def completed(
 def read_links(base: KnowledgeBase, con: duckdb.DuckDBPyConnection, counts: Counter) -> Links:
     """Return the links of a workspace's open database; `counts` collects what is left out."""
     nodules = {
-        row[0]: Nodule(*row[:5], report_id=row[5])
+        row[0]: Nodule(row[0], row[1], row[2], row[3], row[4], report_id=row[5])
         for row in con.execute(
             "SELECT nodule_id, image_id, patient_id, exam_id, ordinal, report_id FROM nodules ORDER BY nodule_id"
         ).fetchall()

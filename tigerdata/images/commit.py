@@ -16,7 +16,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "images": {
         **_IDS, "sha256": _TEXT, "path": _TEXT, "width": _INT, "height": _INT, "plane": _TEXT, "label": _TEXT,
         "cohort": _TEXT, "source": _TEXT, "rejected": _TEXT, "report_id": _TEXT, "frame": _INT, "read_as": _TEXT,
-        "burned_in": _BOOL, "mm_per_pixel": _REAL,
+        "burned_in": _BOOL, "mm_per_pixel": _REAL, "file_width": _INT, "file_height": _INT,
     },
     "cleaning": {
         "image_id": _TEXT, "crop_left": _INT, "crop_top": _INT, "crop_right": _INT, "crop_bottom": _INT,
@@ -28,11 +28,16 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "nodules": {**_IDS, "nodule_id": _TEXT, "ordinal": _INT, "multiple": _BOOL, "source": _TEXT},
     "findings": {
-        "finding_id": _TEXT, "nodule_id": _TEXT, "attribute": _TEXT, "value": _TEXT, "certainty": _TEXT,
-        "surface": _TEXT, "rule": _TEXT,
+        "finding_id": _TEXT, "nodule_id": _TEXT, "attribute": _TEXT, "value": _TEXT, "number": _REAL,
+        "certainty": _TEXT, "surface": _TEXT, "rule": _TEXT,
     },
     "fingerprints": {
         "image_id": _TEXT, "pixel_hash": _TEXT, "perceptual_hash": "uint64", "thumbnail": "binary",
+    },
+    "pathology": {
+        "pathology_id": _TEXT, "patient_id": _TEXT, "exam_id": _TEXT, "nodule_ordinal": _INT, "subtype": _TEXT,
+        "surface": _TEXT, "rule": _TEXT, "conflict": _TEXT, "own_conflict": _TEXT, "source_key": _TEXT,
+        "ingested_from": _TEXT,
     },
     "patients": {"patient_id": _TEXT, "sex": _TEXT, "age": _REAL, "source": _TEXT, "place": _INT},
 }  # fmt: skip
@@ -58,6 +63,8 @@ def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]
     taken away. What another source said about a patient stays, only gaps are filled. Returns counts: `new` frames,
     `known` files, patients with two sexes, and images whose report is another patient's.
     """
+    from tigerdata.reports.pathology_ingest import mark_conflicts
+
     parts = {name: [str(p) for p in sorted(folder.glob(f"{name}-*.parquet"))] for name in COLUMNS}
     con.execute("CREATE OR REPLACE TEMP TABLE _images AS SELECT * FROM read_parquet(?)", [parts["images"]])
     con.execute(
@@ -84,6 +91,8 @@ def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]
     con.execute("INSERT OR REPLACE INTO images BY NAME SELECT * FROM _images ORDER BY image_id")
     for table in ("cleaning", "regions", "nodules", "findings", "fingerprints"):
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [parts[table]])
+    con.execute("INSERT OR REPLACE INTO pathology BY NAME SELECT * FROM read_parquet(?)", [parts["pathology"]])
+    mark_conflicts(con)
     two_sexes = _patients(con, parts["patients"])
     # A report names its patient and examination; what the image's own row says of them stays.
     other = con.execute(

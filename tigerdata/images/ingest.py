@@ -9,10 +9,9 @@ of the listing (about 1 KB) and its hash stay in memory.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import starmap
 from pathlib import Path
@@ -20,28 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
+from tigerdata.images.commit import COLUMNS, owners, store_images, write_part
 from tigerdata.images.frames import Refused, inside
 from tigerdata.images.links import NamePattern, compile_pattern
 from tigerdata.images.take import Item, Job, Taken, take_part
 from tigerdata.processes import batches, in_order, parts_folder
 from tigerdata.progress import Progress
 from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
-from tigerdata.sources.records import ImageRecord, Reader, SourceSet
+from tigerdata.reports.pathology_ingest import source_pathology
+from tigerdata.reports.person import MAX_AGE
+from tigerdata.sources import reader
+from tigerdata.sources.records import ImageRecord, SourceSet
 
 if TYPE_CHECKING:
     from tigerdata.identity import Pseudonyms
     from tigerdata.workspace import Workspace
 
-SOURCES = {
-    "csv": "tigerdata.sources.table",
-    "ddti": "tigerdata.sources.ddti",
-    "dicom": "tigerdata.sources.dicom",
-    "imagefolder": "tigerdata.sources.imagefolder",
-}
+MAPPED = ("csv", "imagefolder")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 # Files a process takes at a time, and parts that are under way for each process.
 BATCH, AHEAD = 32, 3
-MAX_AGE = 90.0  # as for reports: an exact age beyond it points to few people
 
 
 def ingest_images(
@@ -50,34 +47,36 @@ def ingest_images(
     source: str = "csv",
     progress: Progress | None = None,
     *,
+    mapping: Mapping[str, str] | None = None,
     pattern: str | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
     """Take a set of images into the workspace and return what happened.
 
-    `source` is one of `SOURCES`: "csv" (a table, or a folder with images.csv), "ddti", "dicom" or "imagefolder".
-    `pattern` links by file names (`tigerdata.images.links`). `workers` processes decode; the result does not depend on
-    their number (with more than one, the caller's main module needs the usual `if __name__ == "__main__"`).
+    `source` is one of `sources.SOURCES`: "csv" (a table, or a folder with images.csv), "imagefolder", "dicom", or a
+    public set. `mapping` (canonical name -> column) names the columns of a table of one's own; `pattern` links by file
+    names (`tigerdata.images.links`). `workers` processes decode and clean; the result does not depend on their number
+    (with more than one, the caller's main module needs the usual `if __name__ == "__main__"`).
 
     The result holds `files` (listed), `taken` (of these), `images` (frames in the workspace from this set), `new` (of
-    these), counts of masks, descriptors and duplicates, `rejected_by_code`, and `rejected`: where and code of each
-    refused file, which `rejects.csv` in the workspace lists too. Every file is taken or refused. A refused mask leaves
-    its image in, without that mask. Raises UserError for a set that cannot be read at all.
+    these), counts of masks, descriptors and duplicates, `unknown_values` (words that the vocabulary lacks),
+    `rejected_by_code`, and `rejected`: where and code of each refused file, row or cell, which `rejects.csv` in the
+    workspace lists too. Every file is taken or refused. A refused mask or cell leaves its image in, without it. Raises
+    UserError for a set that cannot be read at all.
     """
     from kb import store
     from tigerdata.identity import pseudonyms
     from tigerdata.images import duplicates
-    from tigerdata.images.commit import owners, store_images
     from tigerdata.reports.commit import note_ingest
 
-    if source not in SOURCES:
-        raise UserError(f"Unknown image source '{source}'; known: {', '.join(SOURCES)}.")
+    read = reader(source)
+    if mapping and source not in MAPPED:
+        raise UserError(f"--map is for {' and '.join(MAPPED)}; the columns of '{source}' are known, leave it out.")
     given_path = Path(path).resolve()
     if given_path.suffix.lower() in ARCHIVES and given_path.is_file():
         raise UserError(f"{given_path} is an archive; unpack it and give the folder.")
     names = compile_pattern(pattern) if pattern else None
-    read: Reader = importlib.import_module(SOURCES[source]).read
-    given = read(given_path, ws.kb, ws.settings.get(source, {}))
+    given = read(given_path, ws.kb, {**ws.settings.get(source, {}), "map": mapping or {}})
     known = pseudonyms(ws)  # the same as those of the reports, or image and report would not link
     with ws.connect(read_only=True) as con:
         before = owners(con)
@@ -125,6 +124,7 @@ class _Intake:
     def run(self, workers: int) -> None:
         """Take every file; few of them never start processes."""
         self.counts.update({k: v for k, v in self.given.counts.items() if v})
+        self.rejected = [(-1, entry["where"], entry["code"]) for entry in self.given.rejected]
         job = Job(self.ws, self.given.root, self.given.name)
         calls = ((job, part) for part in self._parts())
         alone = workers < 2 or len(self.given.records) <= 2 * BATCH
@@ -183,9 +183,7 @@ class _Intake:
 
     def _collect(self, number: int, items: list[Item], results: list[Taken]) -> None:
         """Turn what a part became into rows and write them."""
-        tables: dict[str, list[dict[str, Any]]] = {
-            name: [] for name in ("images", "cleaning", "regions", "fingerprints", "nodules", "findings", "patients")
-        }
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
         for item, taken in zip(items, results, strict=True):
             self.counts.update(taken.counts)
             for code in taken.codes:
@@ -224,6 +222,8 @@ class _Intake:
             source = f"images:{self.given.name}"
             row = {"patient_id": record.patient_id, "sex": record.sex, "age": age, "source": source}
             tables["patients"].append(row | {"place": item.number})
+            if record.pathology:
+                tables["pathology"].append(source_pathology(self.ws.domain, self.known, self.given.name, record))
 
     def _row(self, item: Item, image_id: str, rejected: str | None) -> dict[str, Any]:
         row = {"image_id": image_id, "sha256": item.sha256, "path": str(item.file), "source": self.given.name}
@@ -231,8 +231,6 @@ class _Intake:
         return row | {name: getattr(item.record, name) for name in names} | {"rejected": rejected}
 
     def _write(self, number: int, tables: dict[str, list[dict[str, Any]]]) -> None:
-        from tigerdata.images.commit import COLUMNS, write_part
-
         for name in COLUMNS:
             if tables.get(name) or number == 1:  # an empty part stands for a table without rows
                 write_part(self.folder, name, number, tables.get(name, ()))
@@ -263,7 +261,9 @@ class _Intake:
             "nodule_masks": self.totals["nodule_masks"],
             "gland_masks": self.totals["gland_masks"],
             "descriptors": self.totals["findings"],
+            **({"pathology": self.totals["pathology"]} if self.totals["pathology"] else {}),
             **{name: n for name, n in sorted(self.counts.items()) if n},
+            **({"unknown_values": dict(sorted(self.given.unknown.items()))} if self.given.unknown else {}),
             "rejected_by_code": dict(sorted(Counter(code for _, _, code in self.rejected).items())),
             "rejected": [{"where": where, "code": code} for _, where, code in self.rejected],
         }
@@ -307,7 +307,8 @@ def _describe(image_id: str, source: str, record: ImageRecord, tables: dict[str,
                 "nodule_id": nodule_id,
                 "attribute": told.attribute,
                 "value": told.value,
-                "certainty": "positive",
+                "number": told.number,
+                "certainty": told.certainty,
                 "surface": told.surface,
                 "rule": f"source:{source}",
             }

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from tigerdata.images import duplicates
 from tigerdata.images.clean import View, clean
-from tigerdata.images.frames import Frame, Refused, inside, read_frames, read_mask, write_gray
+from tigerdata.images.frames import Frame, Refused, read_frames, write_gray
 from tigerdata.regions import masks
+from tigerdata.regions.drawn import draw
 from tigerdata.sources.records import ImageRecord
 from tigerdata.workspace import Workspace
 
@@ -89,7 +90,11 @@ def take(job: Job, item: Item) -> Taken:
 def _take_frame(job: Job, item: Item, frame: Frame, taken: Taken, written: list[Path]) -> None:
     record = item.record
     taken.who = frame.who
-    drawn = _read_masks(job, record, frame, taken)
+    height, width = frame.levels.shape
+    drawn: dict[str, NDArray[np.bool_]] = {}
+    if not frame.number:  # what a set draws is drawn on the first frame of a file
+        drawn, codes = draw(job.root, record, (height, width), job.ws.settings["images"]["max_megapixels"])
+        taken.codes += codes
     views = clean(frame.levels, frame.rgb, job.ws.settings["images"], record.panel_aspect, frame.boxes)
     _count(views, drawn, taken.counts)
     if frame.burned_in:
@@ -109,6 +114,8 @@ def _take_frame(job: Job, item: Item, frame: Frame, taken: Taken, written: list[
                 "image_id": image_id,
                 "width": view.levels.shape[1],
                 "height": view.levels.shape[0],
+                "file_width": width,
+                "file_height": height,
                 "frame": frame.number,
                 "read_as": ", ".join(frame.notes) or None,
                 "burned_in": frame.burned_in,
@@ -143,17 +150,3 @@ def frame_id(sha256: str, number: int, view: int) -> str:
         return sha256[:16]
     name = f"{sha256}/{view}" if number == 0 else f"{sha256}/{number}/{view}"
     return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-def _read_masks(job: Job, record: ImageRecord, frame: Frame, taken: Taken) -> dict[str, NDArray[np.bool_]]:
-    if frame.number:
-        return {}
-    found = {}
-    shape = (frame.levels.shape[0], frame.levels.shape[1])
-    limit = job.ws.settings["images"]["max_megapixels"]
-    for kind, name in record.masks.items():
-        try:
-            found[kind] = read_mask(inside(job.root, name), shape, record.mask_channel, limit)
-        except Refused as error:
-            taken.codes.append(f"{kind.upper()}_MASK:{error.code}")
-    return found

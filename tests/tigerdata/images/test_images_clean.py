@@ -15,7 +15,7 @@ from PIL import Image
 from tigerdata.conditions import sobel_magnitude
 from tigerdata.images import burned_in
 from tigerdata.images.clean import KINDS, View, clean, fill
-from tigerdata.images.frames import read_frame
+from tigerdata.images.frames import read_frames, read_gray
 from tigerdata.images.ingest import ingest_images
 from tigerdata.phantom.corpus import uniform_frames
 from tigerdata.regions import masks
@@ -201,8 +201,8 @@ def test_a_file_tells_its_colours_only_if_it_has_any(tmp_path: Path) -> None:
     Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)).save(tmp_path / "grey.png")
     rgb = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "colour.png")
-    assert read_frame(tmp_path / "grey.png").rgb is None
-    np.testing.assert_array_equal(read_frame(tmp_path / "colour.png").rgb, rgb)
+    assert next(read_frames(tmp_path / "grey.png")).rgb is None
+    np.testing.assert_array_equal(next(read_frames(tmp_path / "colour.png")).rgb, rgb)
 
 
 def test_ingest_cuts_masks_along_and_writes_down_what_it_did(
@@ -242,7 +242,7 @@ def test_real_nodules_are_kept_and_real_signs_go(real_data: Path) -> None:
     counts = {"masked": 0, "cut": 0, "nodule": 0, "views": 0, "signs": 0}
     for path in frames[::4]:
         nodule = np.asarray(cv2.imread(str(path).replace(".a.", ".b.")))[:, :, 1] > 127
-        found = clean(read_frame(path).levels, None, SETTINGS, PANEL_ASPECT)
+        found = clean(read_gray(path), None, SETTINGS, PANEL_ASPECT)
         counts["views"] += len(found)
         counts["nodule"] += int(nodule.sum())
         counts["cut"] += int(nodule.sum()) - sum(int(v.crop(nodule).sum()) for v in found)
@@ -251,14 +251,14 @@ def test_real_nodules_are_kept_and_real_signs_go(real_data: Path) -> None:
     assert counts["masked"] < 0.002 * counts["nodule"] and counts["cut"] < 0.001 * counts["nodule"]
     assert counts["signs"] > 0.9 * len(frames[::4]) and counts["views"] > 1.2 * len(frames[::4])
     for path in sorted(p for p in (real_data / "breast").glob("case*.png") if "_" not in p.stem)[1::4]:
-        frame = read_frame(path)
+        frame = next(read_frames(path))
         assert one(frame.levels, frame.rgb).lost < 0.02
 
 
 @pytest.mark.realdata
 def test_the_text_that_a_real_frame_carries_is_found(real_data: Path) -> None:
     """80_2 says ADENOPATIA II IZQ over two lines in its lower half; both were read off the picture."""
-    (view,) = clean(read_frame(real_data / "ddti" / "80_2.a.jpg").levels, None, SETTINGS)
+    (view,) = clean(read_gray(real_data / "ddti" / "80_2.a.jpg"), None, SETTINGS)
     covered = view.filled[190:225, 205:300]
     assert covered.mean() > 0.3 and view.lost < 0.05
 

@@ -54,8 +54,9 @@ def test_rows_frames_and_masks(ws: Workspace, listed: Callable[..., Path]) -> No
     assert row[:12] == (
         sha256[:16], sha256, str(original), 80, 64, "P1", "E1", "transverse", "PTC", "train", "csv", None,
     )  # fmt: skip
-    assert row[12:] == (None, None, 0, None, None)  # no scale, no report; the only frame, as it was; no header
-    assert found["patients"] == [("P1", "F", 41.0, "images:csv")]
+    # No scale, no report; the only frame, as it was; no header; the size of the file.
+    assert row[12:] == (None, None, 0, None, None, 80, 64)
+    assert found["patients"] == [("P1", "female", 41.0, "images:csv")]
     np.testing.assert_array_equal(cv2.imread(str(ws.frame_path(sha256[:16])), 0), cv2.imread(str(original), 0))
     (region,) = found["regions"]
     mask = cv2.imread(str(root / "masks" / "000.png"), 0) > 127
@@ -140,20 +141,36 @@ def test_patients_keep_what_another_source_said(ws: Workspace, listed: Callable[
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, code",
     [
-        ("name\nx.png\n", "no column 'file'"),
-        ("file,plane\nx.png,axial\n", "images.csv:2: unknown plane"),
-        ("file,age\nx.png,many\n", "images.csv:2: the age"),
-        ("file,margin\nx.png,fuzzy\n", "images.csv:2: unknown value in column 'margin'"),
-        ("file\nx.png,y\n", "images.csv:2 has more cells"),
+        ("file,plane\n000.png,axial\n", "UNKNOWN_VALUE:sonogram_direction"),
+        ("file,age\n000.png,many\n", "UNKNOWN_VALUE:age"),
+        ("file,age\n000.png,131\n", "UNKNOWN_VALUE:age"),
+        ("file,sex\n000.png,?\n", "UNKNOWN_VALUE:sex"),
+        ("file,margin\n000.png,张三丰\n", "UNKNOWN_VALUE:margin"),
     ],
 )
-def test_a_table_that_cannot_be_read_names_its_line(ws: Workspace, tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / "images.csv").write_text(content)
-    with pytest.raises(UserError, match=said):
+def test_a_cell_that_cannot_be_read_is_counted_and_not_repeated(
+    ws: Workspace, listed: Callable[..., Path], content: str, code: str
+) -> None:
+    root = listed([{}])
+    (root / "images.csv").write_text(content, encoding="utf-8")
+    result = ingest_images(ws, root)
+    assert result["images"] == 1 and result["rejected"] == [{"where": "images.csv:2", "code": code}]
+    assert result["unknown_values"] == {code.partition(":")[2]: 1}
+    assert "张" not in repr(result)
+
+
+def test_a_damaged_row_costs_itself_and_a_table_without_files_is_refused(
+    ws: Workspace, listed: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = listed([{}, {}])
+    (root / "images.csv").write_text("file\n000.png,y\n001.png\n")
+    result = ingest_images(ws, root)
+    assert result["images"] == 1 and result["rejected"] == [{"where": "images.csv:2", "code": "UNREADABLE_ROW"}]
+    (tmp_path / "images.csv").write_text("name\nx.png\n")
+    with pytest.raises(UserError, match="no column 'file'"):
         ingest_images(ws, tmp_path)
-    assert not dump(ws)["images"]
 
 
 def test_tables_of_a_chinese_spreadsheet_are_read(ws: Workspace, listed: Callable[..., Path]) -> None:
