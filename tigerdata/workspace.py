@@ -51,8 +51,8 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "privacy": {"ids": "keyed"},
     # Two cuts a word; units and reasons are in tigerdata/conditions.py.
     "quality": {"definition": [450.0, 720.0], "detail": [0.42, 0.49], "brightness": [67.0, 77.0]},
-    # Below these scores an image is flagged (tigerdata/check.py). Of 605 DDTI and 96 breast frames none is under the
-    # first three; of the same frames blurred by one pixel of 256, or dimmed to a quarter, all are under blur or dark.
+    # Below these scores an image is flagged (tigerdata/check.py). Of 605 DDTI and 96 breast frames four are under blur
+    # and none under the next two; blurred by one pixel of 256, or dimmed to a quarter, all are under blur or dark.
     # `disagreement` is a factor of size or aspect, `patients` the fewest of a class that give val and test two each.
     "check": {
         "blur": 0.4,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from tigerdata.images.frames import DAMAGE, Frame, Refused, check, coloured
+from tigerdata.reports import person
 from tigerdata.sources.records import MM_PER_PIXEL
 
 if TYPE_CHECKING:
@@ -230,10 +231,9 @@ def _who(header: Any, exam_names: list[str]) -> dict[str, Any]:
     """What links the file to a patient and an examination, and sex and age; nothing else of the header."""
     exams = (str(header.get(name) or "").strip() for name in exam_names)
     stated = re.fullmatch(r"(\d{1,3})([DWMY])", str(header.get("PatientAge") or "").strip())
-    sex = str(header.get("PatientSex") or "").strip().upper()
     return {
         "patient_id": str(header.get("PatientID") or "").strip() or None,
         "exam_id": next(filter(None, exams), None),
-        "sex": sex if sex in ("M", "F", "O") else None,
+        "sex": person.sex(str(header.get("PatientSex") or "")),
         "age": int(stated[1]) / YEARS[stated[2]] if stated else None,
     }

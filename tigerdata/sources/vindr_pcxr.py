@@ -7,7 +7,6 @@ become its region, as rectangles: no outline of a finding is published.
 
 from __future__ import annotations
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,7 +86,6 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
     """Read the parts train and test of the published folder; UserError when it has neither part's tables.
 
     An image with one disease has it as its class, one with several has none (counted). The set names no patients.
-    DICOM files are counted where the extra that reads them is not installed.
     """
     require(base, "vindr-pcxr", VOCABULARY, "chest")
     parts = [part for part in PARTS if (path / f"image_labels_{part}.csv").is_file()]
@@ -97,9 +95,6 @@ def read(path: Path, base: KnowledgeBase, settings: Mapping[str, Any]) -> Source
     for part in parts:
         _part(path, part, given)
     given.counts["image_without_patient"] = len(given.records)
-    dicom = sum(record.file.endswith(DICOM) for record in given.records)
-    if dicom and importlib.util.find_spec("pydicom") is None:
-        given.counts["needs_extra_dicom"] = dicom
     return given
 
 

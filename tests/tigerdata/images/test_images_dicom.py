@@ -112,7 +112,10 @@ def test_colour_is_luma_in_every_model(tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     rgb = np.dstack([texture(2), texture(3), texture(4)])
     luma = np.rint(rgb @ [0.299, 0.587, 0.114])
-    assert np.abs(levels_of(write(tmp_path / "a", rgb)) - luma).max() <= 1
+    (frame,) = frames_of(write(tmp_path / "a", rgb))
+    assert np.abs(frame.levels - luma).max() <= 1 and frame.rgb is not None
+    np.testing.assert_array_equal(frame.rgb, rgb)  # cleaning looks for what is coloured
+    assert frames_of(write(tmp_path / "g", np.dstack([rgb[:, :, 0]] * 3)))[0].rgb is None
     ybr = pydicom.pixels.convert_color_space(rgb, "RGB", "YBR_FULL")
     found = levels_of(write(tmp_path / "b", ybr, PhotometricInterpretation="YBR_FULL"))
     assert np.abs(found - luma).max() <= 3
@@ -187,6 +190,34 @@ def test_stated_regions_are_offered_and_used_to_crop(ws: Workspace, tmp_path: Pa
     np.testing.assert_array_equal(read_clean(ws, found[1][0]), LEVELS[4:41, 33:64])
     beyond = write(tmp_path / "b", SequenceOfUltrasoundRegions=[area(0, 10, 900, 30)])
     assert frames_of(beyond)[0].boxes == ((0, 10, 64, 31),)
+
+
+@pytest.mark.parametrize(
+    "sides, spacing, side",
+    [
+        ([(0.01, 0.01)], None, 0.1),  # centimetres
+        ([(0.01, 0.01)], [0.3, 0.3], 0.1),  # the areas go before the spacing
+        ([], [0.3, 0.3], 0.3),
+        ([], [0.3, 0.2], None),  # no squares
+        ([(0.01, 0.01), (0.02, 0.02)], None, None),  # two depths
+        ([], [5, 5], None),  # no ultrasound
+        ([], None, None),
+    ],
+)
+def test_the_side_of_a_pixel_is_what_the_header_says(
+    ws: Workspace, tmp_path: Path, sides: list[tuple[float, float]], spacing: list[float] | None, side: float | None
+) -> None:
+    areas = [area(0, 4, 29, 40), area(33, 4, 63, 40)][: len(sides)]
+    for ds, (x, y) in zip(areas, sides, strict=True):
+        ds.PhysicalUnitsXDirection = ds.PhysicalUnitsYDirection = 3
+        ds.PhysicalDeltaX, ds.PhysicalDeltaY = x, -y  # upwards
+    stated = ({"SequenceOfUltrasoundRegions": areas} if areas else {}) | ({"PixelSpacing": spacing} if spacing else {})
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "a.dcm", **stated)
+    ingest_images(ws, tmp_path / "set", "dicom")
+    with ws.connect(read_only=True) as con:
+        found = {row[0] for row in con.execute("SELECT mm_per_pixel FROM images").fetchall()}
+    assert found == {None if side is None else pytest.approx(side)}
 
 
 def film_bytes(path: Path) -> None:
@@ -270,7 +301,7 @@ def test_only_pseudonyms_sex_and_age_are_kept(tmp_path: Path) -> None:
         (known.of("patient", "MRN0001234"), known.of("exam", "A77"), True),
         (known.of("patient", "Q"), known.of("exam", "1.2.3"), False),
     ]
-    assert patients == [("F", 45.0), ("F", 90.0)]
+    assert patients == [("female", 45.0), ("female", 90.0)]
     for secret in ("Wang", "MRN0001234", BORN, "Qinghe", "A77", "1.2.3"):
         assert secret not in everything
         assert all(secret.encode() not in p.read_bytes() for p in (ws.path / "images").iterdir())

@@ -55,7 +55,8 @@ def regions(ws: Workspace) -> dict[tuple[str, int], tuple[np.ndarray, str, str]]
     """(file, left edge of the frame) -> mask, kind, origin."""
     with ws.connect(read_only=True) as con:
         rows = con.execute(
-            "SELECT i.path, frame_left, r.path, kind, origin FROM regions r JOIN images i USING (image_id)"
+            """SELECT i.path, crop_left, r.path, kind, origin
+               FROM regions r JOIN images i USING (image_id) JOIN cleaning USING (image_id)"""
         ).fetchall()
     return {(Path(p).name, left): (masks.load(ws, r), kind, origin) for p, left, r, kind, origin in rows}
 
@@ -138,7 +139,9 @@ def test_a_view_that_the_mask_does_not_reach_stays_without(panels: Workspace, tm
 
 def test_a_mask_drawn_on_the_clean_frame_is_kept_whole(panels: Workspace, tmp_path: Path) -> None:
     with panels.connect(read_only=True) as con:
-        rows = con.execute("SELECT image_id, height, width, frame_left, path FROM images").fetchall()
+        rows = con.execute(
+            "SELECT image_id, height, width, crop_left, path FROM images JOIN cleaning USING (image_id)"
+        ).fetchall()
     right = next(r for r in rows if r[3] == 250)
     on_frame = ellipse((right[1], right[2]), (100, 120))
     write(tmp_path / "m" / f"{right[0]}.png", on_frame)
@@ -156,7 +159,7 @@ def test_a_mask_drawn_on_the_clean_frame_is_kept_whole(panels: Workspace, tmp_pa
 
 def test_a_panel_of_an_older_database_is_refused(panels: Workspace, tmp_path: Path) -> None:
     with panels.connect() as con:
-        con.execute("UPDATE images SET file_width = NULL, file_height = NULL, frame_left = NULL, frame_top = NULL")
+        con.execute("UPDATE images SET file_width = NULL, file_height = NULL; DELETE FROM cleaning")
     write(tmp_path / "7_1.a.png", ellipse((315, 500), (120, 150)))
     assert codes(import_masks(panels, tmp_path / "7_1.a.png")) == {"7_1.a.png": "FRAME_PLACE_UNKNOWN"}
     assert not regions(panels)

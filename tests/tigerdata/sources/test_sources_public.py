@@ -127,7 +127,7 @@ def test_ddti_in_its_original_layout(ws: Workspace, tmp_path: Path) -> None:
     ]  # fmt: skip
     with ws.connect(read_only=True) as con:
         (image_id, path, left, top), *_ = con.execute(
-            "SELECT image_id, r.path, frame_left, frame_top FROM regions r JOIN images USING (image_id)"
+            "SELECT image_id, r.path, crop_left, crop_top FROM regions r JOIN cleaning USING (image_id)"
         ).fetchall()
         patients = con.execute("SELECT DISTINCT patient_id FROM images WHERE path LIKE '%/1_%' ORDER BY 1").fetchall()
     outlines = [[(p["x"], p["y"]) for p in shape] for shape in (SQUARE, second)]
@@ -319,7 +319,7 @@ def test_vindr_findings_boxes_and_diseases(tmp_path: Path, monkeypatch: pytest.M
     ws = workspace(tmp_path / "ws", "chest")
     result = ingest_images(ws, write_vindr(tmp_path / "v"), "vindr-pcxr")
     assert (result["files"], result["images"], result["nodule_masks"]) == (5, 4, 2)
-    assert (result["needs_extra_dicom"], result["several_diseases"], result["row_without_file"]) == (1, 1, 1)
+    assert (result["several_diseases"], result["row_without_file"]) == (1, 1)
     assert result["unknown_values"] == {"class_name=sunspots": 1} and result["boxes_as_region"] == 4
     codes = {r["where"]: r["code"] for r in result["rejected"]}
     assert codes == {
