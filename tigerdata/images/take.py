@@ -48,7 +48,8 @@ class Item:
 class Taken:
     """What a file became: rows of its frames, what cleaning did, masks, fingerprints, or why it is `refused` (a code).
 
-    `codes` are about its masks, which were left out; `who` is what a DICOM header says.
+    `codes` are about what its frames go without: masks that were left out, text that was not found. `who` is what a DICOM
+    header says.
     """
 
     frames: list[dict[str, Any]] = field(default_factory=list)
@@ -99,6 +100,9 @@ def _take_frame(job: Job, item: Item, frame: Frame, taken: Taken, written: list[
     _count(views, drawn, taken.counts)
     if frame.burned_in:
         taken.counts["burned_in_text_stated"] += 1
+        if not any(view.masked or view.levels.shape != (height, width) for view in views):
+            # The header says so and cleaning took nothing away: a person has to look.
+            taken.codes += [c for c in ["BURNED_IN_TEXT"] if c not in taken.codes]
     for index, view in enumerate(views):
         cut = {kind: view.crop(mask) for kind, mask in drawn.items()}
         if len(views) > 1 and "nodule" in cut and not cut["nodule"].any():

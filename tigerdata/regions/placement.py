@@ -25,7 +25,6 @@ REACH: dict[str, tuple[int, int]] = {
     "capsule_disruption": (2, 7),
     "extrathyroidal": (5, 10),
 }
-MOST = 10
 # Scales and turns are drawn around the mask's own; a nodule that does not fit is made smaller, down to this scale.
 # Within 15 degrees a taller-than-wide nodule stays one.
 SCALES, TURN, SMALLEST, TRIES = (0.85, 1.15), 15.0, 0.5, 6

@@ -289,6 +289,7 @@ def test_only_pseudonyms_sex_and_age_are_kept(tmp_path: Path) -> None:
     write(root / "b.dcm", texture(5), BurnedInAnnotation="NO", PatientAge="102Y", PatientID="Q", AccessionNumber="")
     result = ingest_images(ws, root, "dicom")
     assert result["burned_in_text_stated"] == 1
+    assert result["rejected"] == [{"where": "a.dcm", "code": "BURNED_IN_TEXT"}]  # noise: there is nothing to mask
     with ws.connect(read_only=True) as con:
         images = con.execute("SELECT patient_id, exam_id, burned_in FROM images ORDER BY path").fetchall()
         patients = con.execute("SELECT sex, age FROM patients ORDER BY age").fetchall()

@@ -9,6 +9,7 @@ import pytest
 
 import kb
 from kb.errors import UserError
+from tigerdata import sources
 from tigerdata.images.ingest import ingest_images
 from tigerdata.prompts import build_prompts
 from tigerdata.regions import masks
@@ -183,3 +184,26 @@ def test_the_real_ddti_set(ws: Workspace, real_data: Path) -> None:
     assert made["prompts"] + made["no_label"] == result["images"]
     counts = split(ws)
     assert all({"tr_low", "tr_high"} <= set(row) for row in counts.values())
+
+
+def test_a_reader_of_another_distribution(ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    cv2.imwrite(str(tmp_path / "1.png"), panel((57, 442), None))
+    (tmp_path / "hospital_reader.py").write_text(
+        "from tigerdata.sources.records import ImageRecord, SourceSet\n"
+        "def read(path, base, settings):\n"
+        "    return SourceSet('hospital', path, [ImageRecord('1.png', '1.png', label='benign')])\n"
+    )
+    points = [
+        EntryPoint("hospital", "hospital_reader", sources.GROUP), EntryPoint("gone", "no_such_module", sources.GROUP),
+        EntryPoint("ddti", "hospital_reader", sources.GROUP),
+    ]  # fmt: skip
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert ingest_images(ws, tmp_path, "hospital")["images"] == 1
+    assert sources.reader("ddti") is ddti.read
+    with pytest.raises(UserError, match="cannot be loaded"):
+        sources.reader("gone")
+    with pytest.raises(UserError, match="hospital"):
+        sources.reader("nothing")

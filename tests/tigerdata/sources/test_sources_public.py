@@ -348,32 +348,6 @@ def test_vindr_findings_boxes_and_diseases(tmp_path: Path, monkeypatch: pytest.M
         vindr_pcxr.read(tmp_path, kb.load("chest"), {})
 
 
-# ---- readers of other distributions
-
-
-def test_a_reader_of_another_distribution(ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    speckle(tmp_path / "1.png", (50, 60))
-    (tmp_path / "hospital_reader.py").write_text(
-        "from tigerdata.sources.records import ImageRecord, SourceSet\n"
-        "def read(path, base, settings):\n"
-        "    return SourceSet('hospital', path, [ImageRecord('1.png', '1.png', label='benign')])\n"
-    )
-    points = [
-        EntryPoint("hospital", "hospital_reader", sources.GROUP), EntryPoint("gone", "no_such_module", sources.GROUP),
-        EntryPoint("ddti", "hospital_reader", sources.GROUP),
-    ]  # fmt: skip
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert ingest_images(ws, tmp_path, "hospital")["images"] == 1
-    assert sources.reader("ddti") is ddti.read
-    with pytest.raises(UserError, match="cannot be loaded"):
-        sources.reader("gone")
-    with pytest.raises(UserError, match="hospital"):
-        sources.reader("nothing")
-
-
 # ---- the real files
 
 
