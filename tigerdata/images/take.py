@@ -48,8 +48,8 @@ class Item:
 class Taken:
     """What a file became: rows of its frames, what cleaning did, masks, fingerprints, or why it is `refused` (a code).
 
-    `codes` are about what its frames go without: masks that were left out, text that was not found. `who` is what a DICOM
-    header says.
+    `codes` are about what its frames go without: masks that were left out, text that was not found. `who` is what a
+    DICOM header says.
     """
 
     frames: list[dict[str, Any]] = field(default_factory=list)
