@@ -179,6 +179,7 @@ def test_the_real_ddti_set(ws: Workspace, real_data: Path) -> None:
     assert 85 <= result["duplicate_groups_across_patients"] <= 95
     with ws.connect(read_only=True) as con:
         alike = con.execute("SELECT min(correlation), count(*) FROM duplicates").fetchone()
+    # The least alike, of .978, differ in a corner that cleaning filled; what is no copy reaches .85 (duplicates.py).
     assert alike[0] > 0.97 and alike[1] == result["duplicate_images"]
     made = build_prompts(ws)
     assert made["prompts"] + made["no_label"] == result["images"]
