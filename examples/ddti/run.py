@@ -50,7 +50,7 @@ def stages(out: Path, a: argparse.Namespace) -> list[Stage]:
         Stage("judge", "Train a judge on the real descriptors", ("tigergen", "train", "judge", *here)),
         Stage(
             "segmenter",
-            "Train YOLO on the masks, to measure whether generated nodules lie where they were asked for",
+            "Train a segmenter on the masks, to measure whether generated nodules lie where they were asked for",
             ("tigergen", "train", "segmenter", "--epochs", str(a.segmenter_epochs), *here),
         ),
         Stage(
