@@ -121,8 +121,8 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         ),
         Stage(
             "segmenter",
-            "Train YOLO to find nodules",
-            gen("train", "segmenter", "--epochs", budget.segmenter_epochs, *here),
+            "Train a U-Net to find nodules",
+            gen("train", "segmenter", "--imgsz", 128, "--epochs", budget.segmenter_epochs, *here),
             ("split",),
         ),
         Stage("segment", "Find the nodule where no mask came along", data("segment", *here), ("segmenter",)),

@@ -201,7 +201,7 @@ def train(
             rate.step()
             _follow(average, net, min(recipe.ema, (1 + step) / (10 + step)))
             if progress:
-                progress({"stage": "train segmenter", "step": step + 1, "steps": steps, "loss": float(error)})
+                progress({"stage": "train segmenter", "step": step + 1, "steps": steps, "loss": float(error.detach())})
     told = {"kind": kind, "imgsz": str(recipe.imgsz), "widths": ",".join(map(str, recipe.widths))}
     with atomic_write(weights) as temporary:
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary, metadata=told)
