@@ -59,9 +59,9 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=8, generated=300, iterations=400),
+    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=7, generated=300, iterations=400),
     # An hour on two cores.
-    "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=10, generated=500, iterations=800),
+    "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=9, generated=500, iterations=800),
 }
 
 

@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--rare", type=int, default=30, help=f"training images that {TARGET} keeps")
     parser.add_argument("--coarse-steps", type=int, default=2000)
     parser.add_argument("--fine-steps", type=int, default=2000)
-    parser.add_argument("--segmenter-epochs", type=int, default=15)
+    parser.add_argument("--segmenter-epochs", type=int, default=60)
     parser.add_argument("--generated", type=int, default=200, help="generated images a class")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=400)

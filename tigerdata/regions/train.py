@@ -105,7 +105,7 @@ def _train(
         return asdict(recipe)
     from tigerdata.regions import unet
 
-    first = unet.Recipe()
+    first = unet.Recipe(epochs=unet.passes(len(frames)))
     # Channels in eights: the processor's vectors hold that many and more.
     channels = tuple(max(8, round(own * width / 8) * 8) for own in first.widths)
     chosen = replace(first, widths=channels, **asked)

@@ -21,7 +21,6 @@ from kb.errors import UserError
 from kb.files import atomic_write, sha256_file
 from tigerdata.images.augment import Together
 from tigerdata.progress import Progress
-from tigerdata.regions.masks import SPECK
 from tigerdata.regions.square import fit, unfit
 
 if TYPE_CHECKING:
@@ -33,6 +32,9 @@ WIDTHS = (16, 48, 96, 128, 160)
 # Share of the frame below which a part is no region, and half the probability below which nothing is seen at all.
 SMALLEST = 2e-4
 FAINTEST = 0.025
+# Share of the surest part that another part of a gland needs. Between .2 and .5 nothing changed on 62 held-out frames
+# (Dice .857); at .05, where a speck of a mask ends, vessels came along (.849).
+LOBE = 0.2
 
 
 def network(widths: Sequence[int] = WIDTHS) -> nn.Module:
@@ -137,6 +139,16 @@ def _follow(average: nn.Module, net: nn.Module, keep: float) -> None:
                 mean.lerp_(now, 1 - keep)
             else:
                 mean.copy_(now)
+
+
+# Steps of a training whose passes nobody set. 3,120 steps on 423 real frames took 16 minutes and reached Dice .78 on
+# patients held out; 920 steps on 191 gland frames had not yet learnt the training frames themselves (Dice .88).
+STEPS = 3000
+
+
+def passes(frames: int, batch: int = 8, steps: int = STEPS) -> int:
+    """Passes over so many frames that make about `steps` steps, at least one."""
+    return max(1, round(steps / max(1, frames // batch)))
 
 
 @dataclass(frozen=True)
@@ -267,7 +279,7 @@ def outline(soft: NDArray[np.float32], one: bool) -> tuple[NDArray[np.bool_], fl
         return np.zeros(soft.shape, dtype=bool), 0.0
     sums = [float(soft[part].sum()) for part in parts]
     kept = [
-        part for part, own in zip(parts, sums, strict=True) if own == max(sums) or (not one and own > SPECK * max(sums))
+        part for part, own in zip(parts, sums, strict=True) if own == max(sums) or (not one and own > LOBE * max(sums))
     ]
     mask = np.logical_or.reduce(kept)
     return mask, float(soft[mask].mean())
