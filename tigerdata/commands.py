@@ -210,17 +210,22 @@ def ingest_masks(
 
 @data_app.command("segment")
 def segment(
-    weights: Annotated[Path | None, typer.Option(help="Segmenter; default: the one trained in this workspace.")] = None,
+    kind: Annotated[str, typer.Option(help="What to outline: nodule or gland.")] = "nodule",
+    weights: Annotated[
+        Path | None, typer.Option(help="Segmenter, a folder or a file; default: the one trained in this workspace.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Confidence below which a mask is not kept.")] = 0.25,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the nodule in every image that has no mask yet.
+    """Find the nodule, or the gland, in every image that has no such mask yet.
 
-    Example: tigerdata segment -w study
+    Example: tigerdata segment --kind nodule -w study
     """
     from tigerdata import regions
 
-    show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
+    ws = open_workspace(workspace)
+    show(regions.segment(ws, weights, min_score=min_score, kind=kind, progress=reporter()), as_json)
 
 
 @data_app.command("check")
