@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from inputs import real_texts, simulated_texts
+from inputs import real_texts, resident, simulated_texts
 
-from tigerdata.reports.work import cores
+from tigerdata.processes import cores
 
 REPORTS = 68_386
 MUST_FIRST_S, MUST_AGAIN_S, MUST_GB = 60.0, 15.0, 1.0
@@ -51,21 +51,6 @@ if __name__ == '__main__':
     found = {k: found[k] for k in ('rows', 'reports', 'already_known', 'rejected', 'findings')}
     print(json.dumps({'seconds': seconds, 'cpu_s': sum(u.ru_utime + u.ru_stime for u in usage), **found}))
 """
-
-
-def resident(pid: int) -> int:
-    """Bytes that a process and its descendants hold in memory; pages that they share count for each of them."""
-    total, page = 0, os.sysconf("SC_PAGE_SIZE")
-    family = {pid}
-    for status in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda p: int(p.parent.name)):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        if int(status.parent.name) in family or int(fields[1]) in family:
-            family.add(int(status.parent.name))
-            total += int(fields[21]) * page
-    return total
 
 
 def ingest(workspace: Path, file: Path, workers: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
-"""Texts that the benchmarks of the report room share: the real thyroid texts, or simulated reports."""
+"""What the benchmarks share: real or simulated report texts, and how much memory a process holds."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,3 +28,18 @@ def simulated_texts(images: int, seed: int, languages: Sequence[str] = ("zh", "e
             report = write_report(patient, visit, visit.planes, tuple(languages), corpus.stated_fraction, rng)
             texts.append(join_columns(report.findings, report.impression))
     return texts
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process and its descendants hold in memory; pages that they share count for each of them."""
+    total, page = 0, os.sysconf("SC_PAGE_SIZE")
+    family = {pid}
+    for status in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda p: int(p.parent.name)):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if int(status.parent.name) in family or int(fields[1]) in family:
+            family.add(int(status.parent.name))
+            total += int(fields[21]) * page
+    return total

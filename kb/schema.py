@@ -71,6 +71,34 @@ STEPS: tuple[str, ...] = (
         WHERE EXISTS (SELECT 1 FROM reports) OR EXISTS (SELECT 1 FROM patients) OR EXISTS (SELECT 1 FROM images)
            OR EXISTS (SELECT 1 FROM pathology);
     """,
+    # Images: link to a report, frames of one file, its size, what was done to the pixels, the side of a pixel; what
+    # cleaning cut and masked (images of older files have no row: nothing was cleaned); what duplicates are found by;
+    # what `tigerdata check` found.
+    """
+    ALTER TABLE images ADD COLUMN mm_per_pixel DOUBLE;
+    ALTER TABLE images ADD COLUMN report_id VARCHAR;
+    ALTER TABLE images ADD COLUMN frame INTEGER;
+    ALTER TABLE images ADD COLUMN read_as VARCHAR;
+    ALTER TABLE images ADD COLUMN burned_in BOOLEAN;
+    ALTER TABLE images ADD COLUMN file_width INTEGER;
+    ALTER TABLE images ADD COLUMN file_height INTEGER;
+    CREATE TABLE cleaning (
+        image_id VARCHAR PRIMARY KEY, crop_left INTEGER, crop_top INTEGER, crop_right INTEGER, crop_bottom INTEGER,
+        masked JSON, lost DOUBLE);
+    CREATE TABLE fingerprints (
+        image_id VARCHAR PRIMARY KEY, pixel_hash VARCHAR, perceptual_hash UBIGINT, thumbnail BLOB);
+    CREATE TABLE duplicates (
+        image_id VARCHAR PRIMARY KEY, duplicate_group VARCHAR, nearest_id VARCHAR, kind VARCHAR, correlation DOUBLE,
+        mirrored BOOLEAN);
+    CREATE TABLE checks (
+        image_id VARCHAR PRIMARY KEY,
+        blur_score DOUBLE, is_blur BOOLEAN, dark_score DOUBLE, is_dark BOOLEAN,
+        low_information_score DOUBLE, is_low_information BOOLEAN, text_score DOUBLE, is_text BOOLEAN,
+        odd_size_score DOUBLE, is_odd_size BOOLEAN, truncated_score DOUBLE, is_truncated BOOLEAN,
+        duplicate_score DOUBLE, is_duplicate BOOLEAN, mask_score DOUBLE, is_mask BOOLEAN,
+        disagreement_score DOUBLE, is_disagreement BOOLEAN, few_patients_score DOUBLE, is_few_patients BOOLEAN,
+        mask_flags VARCHAR, disagrees_on VARCHAR);
+    """,
 )
 VERSION = len(STEPS)
 

@@ -13,6 +13,18 @@ _PHI = {
     "phi": "level at which personal data was removed: standard or strict",
     "phi_rules": "version of the rules that removed it",
 }
+_CHECKS = {
+    "blur": "sharpness within the sector",
+    "dark": "brightness of the sector's brightest parts",
+    "low_information": "entropy of the sector's grey levels",
+    "text": "freedom from writing",
+    "odd_size": "nearness to the usual width and height",
+    "truncated": "share of rows that are there",
+    "duplicate": "one over the number of equal frames",
+    "mask": "plausibility of the nodule mask",
+    "disagreement": "agreement of the mask with what the text says",
+    "few_patients": "patients of the class over the least number",
+}
 _REPORT = {
     "report_id": "pseudonym of the report; without a report id in the export, of its examination or its content",
     **_WHO,
@@ -71,7 +83,7 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "start_char": "offset of the first character in `reports.text`",
             "end_char": "offset after the last character",
             "cue": "words that negate or hedge it",
-            "rule": "rule of the parser",
+            "rule": "rule of the parser, or source:<name of the image set>",
         },
     ),
     "pathology": (
@@ -82,7 +94,7 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "nodule_ordinal": "number of the nodule, where the row names one",
             "subtype": "benign, PTC, FTC, MTC, ATC, other_malignant, indeterminate or none",
             "surface": "the words that name the entity; the text itself is not stored",
-            "rule": "rule that read it",
+            "rule": "rule that read it, or source:<name of the image set>",
             "conflict": "what this row and others say of the same nodule, examination or patient, if they disagree",
             "own_conflict": "the entities that the text itself names side by side",
             "source_key": "keyed fingerprint of the row as it came",
@@ -93,11 +105,11 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
         "One row a file that brought something.",
         {
             "ingest_id": "running number",
-            "kind": "reports or pathology",
+            "kind": "reports, pathology or images",
             "file": "name of the file, or of the folder of texts",
             "encoding": "what its text was in",
             **_PHI,
-            "rows_read": "rows of the file: stored, known and rejected ones add up to it",
+            "rows_read": "rows of the file, or files of the set: stored, known and rejected ones add up to it",
             "stored": "rows stored, corrections among them",
             "corrected": "rows that replaced an older text",
             "already_known": "rows that were there before",
@@ -124,8 +136,47 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "plane": "transverse or longitudinal, if known",
             "label": "class that the image set states",
             "cohort": "part that the image set states",
-            "source": "how it was read: csv, ddti or imagefolder",
+            "source": "how it was read: the name of its reader, such as csv, imagefolder or ddti",
             "rejected": "why it is not used; empty if it is",
+            "mm_per_pixel": "side of a pixel in mm; empty where nobody states it",
+            "report_id": "pseudonym of the report that the image set links it to",
+            "frame": "number in a file of several frames, from 0",
+            "read_as": "what was done to get 8-bit grey levels: depth, window, palette, alpha, turn",
+            "burned_in": "whether a DICOM header says that text is drawn into the pixels; empty if it says nothing",
+            "file_width": "pixels of the file that the frame was cut from",
+            "file_height": "pixels of the file that the frame was cut from",
+        },
+    ),
+    "cleaning": (
+        "What was cut and masked of an image, one row a clean frame, in pixels of the original.",
+        {
+            "image_id": "the image",
+            "crop_left": "first column of the original that the clean frame shows",
+            "crop_top": "first row",
+            "crop_right": "column after the last one",
+            "crop_bottom": "row after the last one",
+            "masked": "kind (text, ruler, mark, colour, surround) and its boxes: left, top, right, bottom",
+            "lost": "share of the scanned field that was filled",
+        },
+    ),
+    "fingerprints": (
+        "What duplicates are found by, of each clean frame.",
+        {
+            "image_id": "the image",
+            "pixel_hash": "SHA-256 of shape and grey levels",
+            "perceptual_hash": "64 signs of the lowest cosine frequencies",
+            "thumbnail": "20 x 20 grey levels",
+        },
+    ),
+    "duplicates": (
+        "One row an image that is there more than once, in whatever form.",
+        {
+            "image_id": "the image",
+            "duplicate_group": "first image of its group; a split keeps a group together",
+            "nearest_id": "the image it is most like",
+            "kind": "pixels (equal ones) or near",
+            "correlation": "with the nearest, of band-passed thumbnails; 1 for equal pixels",
+            "mirrored": "whether it is the nearest one's mirror image",
         },
     ),
     "regions": (
@@ -135,10 +186,27 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
             "image_id": "the image",
             "kind": "nodule or gland",
             "path": "file of the mask, below the workspace",
-            "origin": "import:<source>, or the segmenter that drew it",
+            "origin": "import:<source or format>, or the segmenter that drew it",
             "area": "share of the frame",
             "score": "confidence of the segmenter",
             "flags": "what is odd about it",
+        },
+    ),
+    "checks": (
+        "What `tigerdata check` found: one score (1 nothing wrong, 0 as bad as can be) and one flag a check. Both are "
+        "empty where a check could not be made.",
+        {
+            "image_id": "the image",
+            **{
+                column: note
+                for name, what in _CHECKS.items()
+                for column, note in (
+                    (f"{name}_score", what),
+                    (f"is_{name}", "whether the score is below its threshold"),
+                )
+            },
+            "mask_flags": "what is odd about the nodule mask",
+            "disagrees_on": "size, aspect, side, pole or gland: where mask and text disagree",
         },
     ),
     "prompts": (

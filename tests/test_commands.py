@@ -24,8 +24,9 @@ REPORT = (
 # The examples of the help texts, run in this order, are a whole journey at the smallest size.
 ORDER = [
     "tigerdata init", "tigerdata simulate", "tigerdata parse", "tigerdata explain", "tigerdata kb show",
-    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata prompts",
-    "tigerdata split", "tigergen train segmenter", "tigerdata segment", "tigerdata stats", "tigerdata terms",
+    "tigerdata ingest reports", "tigerdata ingest pathology", "tigerdata ingest images", "tigerdata ingest masks",
+    "tigerdata prompts", "tigerdata locate", "tigerdata split", "tigergen train segmenter", "tigerdata segment",
+    "tigerdata check", "tigerdata view", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train coarse", "tigergen train fine", "tigergen plan", "tigergen augment",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
@@ -104,7 +105,12 @@ USAGE = ("class=number", "not of the form name=column", "--ids none", "either --
         (["ingest", "reports", "a.csv", "-w", "ws"], "its columns are colour, shape"),
         (["ingest", "reports", "a.csv", "--map", "findings", "-w", "ws"], "not of the form name=column"),
         (["ingest", "reports", "a.csv", "--phi", "lax", "-w", "ws"], "--phi lax"),
+        (["ingest", "images", ".", "--pattern", "{a}.png", "-w", "ws"], "--pattern '{a}.png' links by nothing"),
         (["ingest", "pathology", "a.csv", "--encoding", "x", "-w", "ws"], "no encoding 'x'"),
+        (["check", "-w", "ws"], "holds no images"),
+        (["view", "--out", "g.html", "-w", "ws"], "holds no images"),
+        (["view", "--out", "g.html", "--flag", "ugly", "-w", "ws"], "no check 'ugly'"),
+        (["split", "--folds", "5", "-w", "ws"], "holds no images"),
     ],
 )
 def test_user_errors_are_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says. `statements` are the owner's own words: licence, consent, contact."""
+    """What a card says. `statements` are the owner's own words: licence, consent, contact; `remarks` are sentences on
+    the split that a user must know (`splits.remarks`)."""
 
     title: str
     counts: Sequence[Counts]
@@ -32,6 +33,7 @@ class Card:
     statements: Mapping[str, str] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     front_matter: bool = True
+    remarks: Sequence[str] = ()
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -69,10 +71,8 @@ def render(card: Card) -> str:
     out += ["## Collection process", "", _said(card, "collection"), ""]
     out += ["Consent and ethics: " + _said(card, "consent"), ""]
     out += ["## Preprocessing, cleaning, labelling", ""]
-    out += [
-        "Labels come from pathology where it is linked, else from the image's own label. Splits are by patient.",
-        "",
-    ]
+    out += ["Labels come from pathology where it is linked, else from the image's own label. Splits are by patient."]
+    out += [f"**{remark}**" for remark in card.remarks] + [""]
     if card.generator:
         out += ["How the generated images were made:", "", *_table(("setting", "value"), list(card.generator.items()))]
         rejects = [(reason, n) for reason, n in card.rejected.items()] or [("none", 0)]

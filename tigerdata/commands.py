@@ -4,7 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` answers at on
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from kb.errors import UsageError
 from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+from tigerdata.sources import SOURCES
 
 MapOption = Annotated[
     list[str] | None, typer.Option("--map", help="name=column, where a column's name is not known; may be repeated.")
@@ -19,6 +20,8 @@ MapOption = Annotated[
 EncodingOption = Annotated[
     str | None, typer.Option(help="Encoding of text files; default: found by their bytes (UTF-8, UTF-16, GB18030).")
 ]
+
+EXIT_GATE = 3  # contract 8 of the design: a quality gate failed
 
 data_app = typer.Typer(help="Reports and images in, balanced and documented data sets out.", **APP)
 ingest_app = typer.Typer(help="Read reports, pathology or images into the workspace.", **APP)
@@ -104,8 +107,8 @@ def ingest_reports(
 
     Example: tigerdata ingest reports corpus/reports.csv -w study
     """
+    from tigerdata.processes import cores
     from tigerdata.reports import ingest
-    from tigerdata.reports.work import cores
 
     result = ingest.ingest_reports(
         open_workspace(workspace),
@@ -151,32 +154,146 @@ def ingest_pathology(
 @ingest_app.command("images")
 def ingest_images(
     path: Annotated[Path, typer.Argument(help="Folder or table of images.")],
-    source: Annotated[str, typer.Option(help="How to read it: csv, ddti or imagefolder.")] = "csv",
+    source: Annotated[str, typer.Option(help=f"How to read it: {', '.join(SOURCES)}.")] = "csv",
+    column: MapOption = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Links by file names: '{patient}_{exam}_{n}.png', or a regular expression with named groups; patient,"
+            " exam, report, label, plane and cohort link, other names do not. A name that does not match is refused."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode; 0: one a core. Changes no result.")] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read images and masks: clean grey frames, links to patients and examinations, rejects by reason.
+    """Read images and masks: clean grey frames, links to patients and examinations, duplicates, rejects by reason.
+
+    A public set's own descriptors become findings, so that an image without a report is described too.
 
     Example: tigerdata ingest images corpus -w study
     """
     from tigerdata.images import ingest
+    from tigerdata.processes import cores
 
-    show(ingest.ingest_images(open_workspace(workspace), path, source=source, progress=reporter()), as_json)
+    result = ingest.ingest_images(
+        open_workspace(workspace),
+        path,
+        source=source,
+        progress=reporter(),
+        mapping=_columns(column),
+        pattern=pattern,
+        workers=workers or cores(),
+    )
+    show(result, as_json)
+
+
+@ingest_app.command("masks")
+def ingest_masks(
+    path: Annotated[Path, typer.Argument(help="Folder of masks or of YOLO labels, or a COCO JSON file.")],
+    format: Annotated[str, typer.Option(help="png (mask images), coco or yolo (polygons).")] = "png",
+    kind: Annotated[str, typer.Option(help="What they outline: nodule or gland.")] = "nodule",
+    only: Annotated[
+        str | None, typer.Option("--class", help="Only this class: a COCO category by name, a YOLO class by number.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Attach masks that another tool made to images that are here, by file name or image id.
+
+    Example: tigerdata ingest masks corpus/glands --kind gland -w study
+    """
+    from tigerdata.regions.imports import import_masks
+
+    show(import_masks(open_workspace(workspace), path, format, kind, only, progress=reporter()), as_json)
 
 
 @data_app.command("segment")
 def segment(
-    weights: Annotated[Path | None, typer.Option(help="Segmenter; default: the one trained in this workspace.")] = None,
+    kind: Annotated[str, typer.Option(help="What to outline: nodule or gland.")] = "nodule",
+    weights: Annotated[
+        Path | None, typer.Option(help="Segmenter, a folder or a file; default: the one trained in this workspace.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Confidence below which a mask is not kept.")] = 0.25,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the nodule in every image that has no mask yet.
+    """Find the nodule, or the gland, in every image that has no such mask yet.
 
-    Example: tigerdata segment -w study
+    Example: tigerdata segment --kind nodule -w study
     """
     from tigerdata import regions
 
-    show(regions.segment(open_workspace(workspace), weights, progress=reporter()), as_json)
+    ws = open_workspace(workspace)
+    show(regions.segment(ws, weights, min_score=min_score, kind=kind, progress=reporter()), as_json)
+
+
+@data_app.command("check")
+def check(
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 when an image is flagged.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every image: one score and one flag a check, stored in the table `checks`, and what to do next.
+
+    Example: tigerdata check -w study
+    """
+    from tigerdata import check as checks
+
+    result = checks.check(open_workspace(workspace), progress=reporter())
+    if as_json:
+        show(result, as_json)
+    else:
+        from tigerdata.tables import show_table
+
+        rows = [{"check": name, "says": checks.CHECKS[name][0], **row} for name, row in result["checks"].items()]
+        columns = ("check", "says", "scored", "flagged", "threshold", "worst", "image")
+        show_table(f"{result['flagged']} of {result['images']} images are flagged", rows, columns)
+        for name in ("mask_flags", "rejected"):
+            if result[name]:
+                show({name.replace("_", " "): result[name]}, as_json)
+        typer.echo(result["next"])
+    if strict and result["flagged"]:
+        raise typer.Exit(EXIT_GATE)
+
+
+@data_app.command("view")
+def view(
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")],
+    label: Annotated[str | None, typer.Option(help="Only this class.")] = None,
+    flag: Annotated[str | None, typer.Option(help="Only images with this flag of `tigerdata check`.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only this part of the split: train, val, test or pool.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many images, evenly taken.")] = 500,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a gallery to look at: frame, outlines, Sobel map and prompt side by side, with filters, in one HTML file.
+
+    Example: tigerdata view --out gallery.html -w study
+    """
+    from tigerdata import view as gallery
+
+    study = open_workspace(workspace)
+    show(gallery.view(study, out, label, flag, split, limit, progress=reporter()), as_json)
+
+
+@data_app.command("locate")
+def locate(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Measure where nodules lie in their glands and derive the pole that no text states; marked as derived.
+
+    Example: tigerdata locate -w study
+    """
+    from tigerdata.regions import locations
+
+    result = locations.locate(open_workspace(workspace))
+    if as_json:
+        show(result, as_json)
+        return
+    from tigerdata.tables import show_table
+
+    table = result.pop("table")
+    show_table("Nodules in their glands", table, locations.COLUMNS)
+    show(result, as_json)
 
 
 @data_app.command("split")
@@ -184,6 +301,9 @@ def split(
     val: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for validation.")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of patients for the test.")] = 0.15,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Also this many folds for cross-validation, stored as default-fold1 and so on.")
+    ] = 0,
     from_cohort: Annotated[bool, typer.Option("--from-cohort", help="Take the cohort column of the images.")] = False,
     rare: Annotated[str, typer.Option(help="Make classes rare for an experiment: class=images in training.")] = "",
     allow_missing_patients: Annotated[
@@ -192,14 +312,17 @@ def split(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Split by patient, stratified by class; patients and duplicates are never in two parts.
+    """Split by patient, stratified by class; patients and duplicates are never in two parts, nor in two folds' tests.
 
     Example: tigerdata split --from-cohort -w study
     """
     from tigerdata import splits
 
-    result = splits.split(
-        open_workspace(workspace),
+    study = open_workspace(workspace)
+    # Folds first: a number of folds that is not possible is refused before anything is written.
+    dealt = splits.split_folds(study, folds, val, seed, allow_missing_patients=allow_missing_patients) if folds else {}
+    result: dict[str, Any] = splits.split(
+        study,
         val=val,
         test=test,
         seed=seed,
@@ -207,6 +330,10 @@ def split(
         allow_missing_patients=allow_missing_patients,
         rare=_counts(rare, "--rare") or None,
     )
+    if dealt:
+        result["folds"] = dealt
+    if said := splits.remarks(study):
+        result["remarks"] = said
     show(result, as_json)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kb.errors import UserError
+from tigerdata.images.sector import sector
 
 # Smoothing before Sobel, in pixels of the target grid. Light on purpose: the local energy of the speckle follows the
 # tissue's brightness, so a map that keeps it tells the generator how bright each organ is, not only where it ends. On
@@ -34,8 +35,6 @@ CROP_MARGIN = 0.1
 
 # Side on which image quality is measured, so that thresholds do not depend on the frame's size.
 QUALITY_SIDE = 256
-# A pixel above this grey level belongs to the insonified sector (black borders and JPEG ringing lie below).
-SECTOR_LEVEL = 10
 # A gradient of this many grey levels a pixel counts as detail.
 DETAIL_GRADIENT = 8.0
 
@@ -171,17 +170,6 @@ def quality_scores(image: NDArray[np.uint8]) -> dict[str, float]:
         "detail": float((sobel_magnitude(frame)[core] > DETAIL_GRADIENT).mean()),
         "brightness": float(frame[inside].mean()),
     }
-
-
-def sector(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the insonified part of a uint8 frame [H, W]: the largest bright region, holes (cysts, shadows) closed."""
-    bright = (cv2.blur(image, (7, 7)) > SECTOR_LEVEL).astype(np.uint8)
-    contours, _ = cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros_like(bright)
-    if contours:
-        largest = max(contours, key=cv2.contourArea)
-        cv2.drawContours(filled, [largest], -1, 1, thickness=cv2.FILLED)
-    return filled.astype(bool)
 
 
 def quality_words(

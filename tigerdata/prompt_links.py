@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kb import KnowledgeBase
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass
@@ -20,6 +24,7 @@ class Nodule:
     ordinal: int | None
     attributes: dict[str, list[str]] = field(default_factory=dict)
     uncertain: set[str] = field(default_factory=set)
+    report_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,41 @@ def agrees(base: KnowledgeBase, own: Mapping[str, Sequence[str]], other: Mapping
     return True
 
 
+def completed(
+    base: KnowledgeBase, own: Mapping[str, list[str]], other: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return `own` attributes, completed by what only `other` states.
+
+    Within an attribute of several groups (side, pole, depth) each group is completed by itself: an image set that
+    names the side does not silence the report on the pole.
+    """
+    merged = {**other, **own}
+    for attribute in own.keys() & other.keys():
+        groups = base.attributes[attribute].groups
+        for kind in groups.values():
+            if not set(own[attribute]) & set(kind):
+                merged[attribute] = merged[attribute] + [v for v in other[attribute] if v in kind]
+    return merged
+
+
+def read_links(base: KnowledgeBase, con: duckdb.DuckDBPyConnection, counts: Counter) -> Links:
+    """Return the links of a workspace's open database; `counts` collects what is left out."""
+    nodules = {
+        row[0]: Nodule(row[0], row[1], row[2], row[3], row[4], report_id=row[5])
+        for row in con.execute(
+            "SELECT nodule_id, image_id, patient_id, exam_id, ordinal, report_id FROM nodules ORDER BY nodule_id"
+        ).fetchall()
+    }
+    findings = con.execute(
+        "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL ORDER BY finding_id"
+    ).fetchall()
+    pathology = con.execute(
+        "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, '') <> '' FROM pathology"
+    ).fetchall()
+    attach_findings(base, nodules, findings, counts)
+    return Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
+
+
 class Links:
     """Look-ups from an image to its nodule and its class; `counts` collects what was left out and why."""
 
@@ -84,35 +124,43 @@ class Links:
         self.base, self.counts = base, counts
         self.by_image: dict[str, list[Nodule]] = defaultdict(list)
         self.by_exam: dict[tuple[str | None, str], list[Nodule]] = defaultdict(list)
+        self.by_report: dict[str, list[Nodule]] = defaultdict(list)
         self.by_patient: dict[str, list[Diagnosis]] = defaultdict(list)
         for nodule in nodules.values():
             if nodule.image_id:
                 self.by_image[nodule.image_id].append(nodule)
-            elif nodule.exam_id:
+                continue
+            if nodule.report_id:
+                self.by_report[nodule.report_id].append(nodule)
+            if nodule.exam_id:
                 self.by_exam[nodule.patient_id, nodule.exam_id].append(nodule)
         for row in pathology:
             if row.patient_id:
                 self.by_patient[row.patient_id].append(row)
 
-    def nodule(self, image_id: str, patient_id: str | None, exam_id: str | None) -> Nodule | None:
+    def nodule(
+        self, image_id: str, patient_id: str | None, exam_id: str | None, report_id: str | None = None
+    ) -> Nodule | None:
         """Return the nodule an image shows, or None (counted) when it cannot be told which one it is.
 
-        The image's own descriptors come first. The nodules of the examination's report are narrowed down by side and
-        size to those that agree with them; one remaining nodule completes what the descriptors leave open. An image
-        that nobody described at all (a class folder) has a nodule without an id.
+        The image's own descriptors come first. The nodules of its report, or of the examination's, are narrowed down
+        by side and size to those that agree with them; one remaining nodule completes what the descriptors leave
+        open. An image that nobody described at all (a class folder) has a nodule without an id.
         """
         own = self.by_image.get(image_id, [])
         if len(own) > 1:
             self.counts["several_nodules_on_image"] += 1
             return None
         stated = own[0].attributes if own else {}
-        reported = self.by_exam.get((patient_id, exam_id), []) if exam_id else []
+        reported = self.by_report.get(report_id, []) if report_id else []
+        if not reported and exam_id:
+            reported = self.by_exam.get((patient_id, exam_id), [])
         fitting = [n for n in reported if agrees(self.base, stated, n.attributes)]
         if len(fitting) == 1:
             other = fitting[0]
             if not own:
                 return other
-            merged = {**other.attributes, **stated}
+            merged = completed(self.base, stated, other.attributes)
             return Nodule(other.nodule_id, image_id, patient_id, exam_id, other.ordinal, merged, set(other.uncertain))
         if own and any(self.base.scope(a) == "fg" for a in stated):
             return own[0]

@@ -93,32 +93,19 @@ def build_prompts(ws: Workspace) -> dict[str, int]:
     from kb import store
     from tigerdata import conditions
     from tigerdata.images.frames import read_clean
-    from tigerdata.prompt_links import Diagnosis, Links, Nodule, attach_findings
+    from tigerdata.prompt_links import read_links
 
     base = ws.kb
     counts: Counter[str] = Counter()
     with ws.connect(read_only=True) as con:
         images = con.execute(
-            "SELECT image_id, patient_id, exam_id, plane, label FROM images WHERE rejected IS NULL ORDER BY image_id"
+            "SELECT image_id, patient_id, exam_id, plane, label, report_id FROM images "
+            "WHERE rejected IS NULL ORDER BY image_id"
         ).fetchall()
-        nodules = {
-            row[0]: Nodule(*row)
-            for row in con.execute(
-                "SELECT nodule_id, image_id, patient_id, exam_id, ordinal FROM nodules ORDER BY nodule_id"
-            ).fetchall()
-        }
-        findings = con.execute(
-            "SELECT nodule_id, attribute, value, certainty FROM findings WHERE nodule_id IS NOT NULL "
-            "ORDER BY finding_id"
-        ).fetchall()
-        pathology = con.execute(
-            "SELECT patient_id, exam_id, nodule_ordinal, subtype, coalesce(conflict, '') <> '' FROM pathology"
-        ).fetchall()
-    attach_findings(base, nodules, findings, counts)
-    links = Links(base, nodules, [Diagnosis(*row) for row in pathology], counts)
+        links = read_links(base, con, counts)
     rows: list[dict[str, Any]] = []
-    for image_id, patient_id, exam_id, plane, image_label in images:
-        nodule = links.nodule(image_id, patient_id, exam_id)
+    for image_id, patient_id, exam_id, plane, image_label, report_id in images:
+        nodule = links.nodule(image_id, patient_id, exam_id, report_id)
         label = links.label(image_label, patient_id, nodule) if nodule else None
         if nodule is None or label is None:
             continue

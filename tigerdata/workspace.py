@@ -35,12 +35,36 @@ FOLDERS = ("images", "regions", "models", "runs", "datasets")
 DEFAULT_SETTINGS: dict[str, Any] = {
     "domain": "thyroid",
     "format": 1,
-    "images": {"max_megapixels": 50.0, "min_side": 16},
+    # Cleaning (tigerdata/images/clean.py): logit from which a sign is sure, and distance from the display's tint, in
+    # units of chroma, from which a pixel is coloured. Lower numbers mask more.
+    "images": {
+        "max_megapixels": 50.0,
+        "min_side": 16,
+        "clean": True,
+        "text_threshold": 2.5,
+        "colour_threshold": 28.0,
+    },
+    # Of a DICOM file with several frames, every n-th; the header's elements that name an examination, first filled one.
+    "dicom": {"every": 1, "exam_id": ["AccessionNumber", "StudyInstanceUID"]},
     # "keyed": ids of patients, examinations and reports are stored as keyed pseudonyms (tigerdata/identity.py). "kept":
     # as they are, for ids that are pseudonyms already.
     "privacy": {"ids": "keyed"},
     # Two cuts a word; units and reasons are in tigerdata/conditions.py.
     "quality": {"definition": [450.0, 720.0], "detail": [0.42, 0.49], "brightness": [67.0, 77.0]},
+    # Below these scores an image is flagged (tigerdata/check.py). Of 605 DDTI and 96 breast frames four are under blur
+    # and none under the next two; blurred by one pixel of 256, or dimmed to a quarter, all are under blur or dark.
+    # `disagreement` is a factor of size or aspect, `patients` the fewest of a class that give val and test two each.
+    "check": {
+        "blur": 0.4,
+        "dark": 0.25,
+        "low_information": 0.65,
+        "text": 0.75,
+        "odd_size": 0.5,
+        "truncated": 0.98,
+        "mask": 0.5,
+        "disagreement": 0.6,
+        "patients": 10,
+    },
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and
     # an empty label leaves the category's images without one.
     "ddti": {
@@ -64,7 +88,7 @@ def _merge(defaults: dict[str, Any], given: dict[str, Any], where: str, prefix: 
             merged[name] = _merge(default, value, where, f"{full}.")
         elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
             merged[name] = float(value)
-        elif isinstance(value, bool) or not isinstance(value, type(default)):
+        elif isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, type(default)):
             raise UserError(f"Setting '{full}' in {where} must be of type {type(default).__name__}.")
         else:
             merged[name] = copy.deepcopy(value)

@@ -35,17 +35,40 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change one s
 
 @train_app.command("segmenter")
 def train_segmenter(
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated training images.")] = 9,
+    kind: Annotated[str, typer.Option(help="What to outline: nodule or gland.")] = "nodule",
+    model: Annotated[str, typer.Option(help="unet, or yolo (extra `yolo`).")] = "unet",
+    imgsz: Annotated[
+        int | None, typer.Option(min=32, help="Longer side of a frame in pixels; default: the model's recipe.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the annotated training images; default: the model's recipe.")
+    ] = None,
+    width: Annotated[float, typer.Option(min=0.1, max=4, help="Factor on the model's channels.")] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads; another number gives other last digits.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the segmenter; default: the workspace's own.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a YOLO segmenter on the workspace's own nodule masks.
+    """Train a segmenter on the workspace's imported masks, from random weights.
 
-    Example: tigergen train segmenter --epochs 1 -w study
+    Example: tigergen train segmenter --kind nodule --model unet --imgsz 64 --epochs 1 -w study
     """
     from tigerdata import regions
 
-    show(regions.train_segmenter(open_workspace(workspace), epochs=epochs, progress=reporter()), as_json)
+    result = regions.train_segmenter(
+        open_workspace(workspace),
+        out,
+        kind=kind,
+        model=model,
+        imgsz=imgsz,
+        epochs=epochs,
+        width=width,
+        threads=threads,
+        seed=seed,
+        progress=reporter(),
+    )
+    show(result, as_json)
 
 
 @train_app.command("judge")

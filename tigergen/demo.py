@@ -59,9 +59,9 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=8, generated=300, iterations=400),
+    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=7, generated=300, iterations=400),
     # An hour on two cores.
-    "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=10, generated=500, iterations=800),
+    "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=9, generated=500, iterations=800),
 }
 
 
@@ -121,8 +121,8 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         ),
         Stage(
             "segmenter",
-            "Train YOLO to find nodules",
-            gen("train", "segmenter", "--epochs", budget.segmenter_epochs, *here),
+            "Train a U-Net to find nodules",
+            gen("train", "segmenter", "--imgsz", 128, "--epochs", budget.segmenter_epochs, *here),
             ("split",),
         ),
         Stage("segment", "Find the nodule where no mask came along", data("segment", *here), ("segmenter",)),

@@ -191,12 +191,9 @@ def augment(
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
     """Measure an augmented folder with the workspace's judge and, where it has trained one, its segmenter."""
-    from tigerdata.regions.segment import WEIGHTS
+    from tigerdata.regions.segment import SETTINGS, default_folder, open_segmenter
     from tigergen.evaluation.evaluate import evaluate as measure
 
-    weights, segmenter = ws.path / "models" / "segmenter" / WEIGHTS, None
-    if weights.is_file():
-        from tigerdata.regions.yolo import YoloSegmenter
-
-        segmenter = YoloSegmenter(weights)
+    folder = default_folder(ws)
+    segmenter = open_segmenter(folder) if (folder / SETTINGS).is_file() else None
     return measure(ws, run, own_judge(ws), segmenter, progress=progress)

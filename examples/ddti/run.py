@@ -50,7 +50,7 @@ def stages(out: Path, a: argparse.Namespace) -> list[Stage]:
         Stage("judge", "Train a judge on the real descriptors", ("tigergen", "train", "judge", *here)),
         Stage(
             "segmenter",
-            "Train YOLO on the masks, to measure whether generated nodules lie where they were asked for",
+            "Train a segmenter on the masks, to measure whether generated nodules lie where they were asked for",
             ("tigergen", "train", "segmenter", "--epochs", str(a.segmenter_epochs), *here),
         ),
         Stage(
@@ -110,9 +110,9 @@ def main() -> int:
     parser.add_argument("images", type=Path, help="the DDTI folder: <patient>_<n>.a.jpg, .b.jpg and labels.csv")
     parser.add_argument("out", type=Path, help="folder of workspace, data set and report")
     parser.add_argument("--rare", type=int, default=30, help=f"training images that {TARGET} keeps")
-    parser.add_argument("--coarse-steps", type=int, default=2000)
-    parser.add_argument("--fine-steps", type=int, default=2000)
-    parser.add_argument("--segmenter-epochs", type=int, default=15)
+    parser.add_argument("--coarse-steps", type=int, default=600)
+    parser.add_argument("--fine-steps", type=int, default=800)
+    parser.add_argument("--segmenter-epochs", type=int, default=60)
     parser.add_argument("--generated", type=int, default=200, help="generated images a class")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=400)

@@ -12,7 +12,7 @@ from tigerdata.workspace import Workspace
 
 
 def draw(seed: int, shape: tuple[int, int] = (64, 80)) -> tuple[np.ndarray, np.ndarray]:
-    """A dark ellipse on smoothed noise, uint8, and its mask, bool."""
+    """A dark ellipse on smoothed noise, uint8, and its mask, bool; coarse enough a texture that no two look alike."""
     rng = np.random.default_rng(seed)
     height, width = shape
     noise = cv2.GaussianBlur(rng.normal(110, 60, shape).astype(np.float32), (0, 0), 1.0)
@@ -20,6 +20,7 @@ def draw(seed: int, shape: tuple[int, int] = (64, 80)) -> tuple[np.ndarray, np.n
     centre = (int(rng.integers(width // 3, 2 * width // 3)), int(rng.integers(height // 3, 2 * height // 3)))
     axes = (int(rng.integers(width // 8, width // 5)), int(rng.integers(height // 8, height // 5)))
     cv2.ellipse(mask, centre, axes, 0, 0, 360, 1, -1)
+    noise += cv2.GaussianBlur(rng.normal(0, 240, shape).astype(np.float32), (0, 0), 4.0)
     image = np.clip(noise * np.where(mask, 0.35, 1.0), 0, 255).astype(np.uint8)
     return image, mask.astype(bool)
 

@@ -15,7 +15,7 @@ def test_settings_survive_the_round_trip_through_toml(tmp_path: Path) -> None:
     made = Workspace.create(tmp_path / "w", settings=given)
     opened = open_workspace(tmp_path / "w")
     assert opened.settings == made.settings
-    assert opened.settings["images"] == {"max_megapixels": 2.0, "min_side": 16}
+    assert opened.settings["images"] == DEFAULT_SETTINGS["images"] | {"max_megapixels": 2.0}
     assert opened.settings["ddti"]["labels"]["2"] == 'a "quoted" name'
     assert opened.settings["ddti"]["labels"]["4a"] == "tr_high"
 

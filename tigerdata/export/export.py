@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import atomic_write, read_json, sha256_file, write_json
-from tigerdata import card, leaks
+from tigerdata import card, leaks, splits
 from tigerdata.export.formats import Row, writer
 from tigerdata.manifest import manifest_of
 
@@ -126,7 +126,9 @@ def _key(ws: Any) -> bytes:
 def _rows(ws: Any, real: "pd.DataFrame", made: "pd.DataFrame | None", run: Path | None, side: int | None) -> list[Row]:
     key, rows = _key(ws), []
     for case in real.to_dict("records"):
-        group = hmac.new(key, str(case["patient_id"]).encode(), hashlib.sha256).hexdigest()[:16]
+        # An image without a patient is a group of its own, as in the split.
+        person = case["patient_id"] or f"image {case['image_id']}"
+        group = hmac.new(key, str(person).encode(), hashlib.sha256).hexdigest()[:16]
         facts = {"label": case["label"], "split": case["split"], "synthetic": False, "group": group}
         facts |= {"image_id": case["image_id"], "fg": case["fg"], "bg": case["bg"]}
         facts["attributes"] = json.dumps(case["attributes"], ensure_ascii=False, sort_keys=True)
@@ -197,7 +199,8 @@ def _counts(real: "pd.DataFrame", made: "pd.DataFrame | None") -> list[card.Coun
             part = real[(real["split"] == split) & (real["label"] == label)]
             synthetic = int(extra.get(label, 0)) if split == "train" else 0
             if len(part) or synthetic:
-                out.append(card.Counts(label, split, len(part), synthetic, part["patient_id"].nunique()))
+                people = part["patient_id"].nunique() + int((~part["patient_id"].astype(bool)).sum())
+                out.append(card.Counts(label, split, len(part), synthetic, people))
     return out
 
 
@@ -223,5 +226,6 @@ def _card(
         "fg, bg": "prompts of nodule and background",
     }
     return card.Card(
-        f"TigerData {ws.settings['domain']}", counts, generator, rejected, checks, dict(statements or {}), fields
-    )
+        f"TigerData {ws.settings['domain']}", counts, generator, rejected, checks, dict(statements or {}), fields,
+        remarks=splits.remarks(ws),
+    )  # fmt: skip

@@ -1,11 +1,13 @@
-"""Reading one image file that cannot be trusted into a clean 8-bit grey frame, or a refusal with a code."""
+"""Reading one image file that cannot be trusted into 8-bit grey frames, or a refusal with a code."""
 
 from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,18 @@ from kb.files import atomic_write
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from tigerdata.images.sector import Box
     from tigerdata.workspace import Workspace
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # A frame longer than this many times its other side is a strip cut out of something, not a scan.
 MAX_ELONGATION = 8
+EXIF_ORIENTATION = 0x0112
+# Colour models that Pillow can turn into luma, and what the image's notes say of them.
+COLOURS = {
+    "L": "", "1": "1 bit to 8", "P": "palette", "PA": "palette", "RGB": "", "RGBA": "", "RGBX": "", "RGBa": "",
+    "LA": "", "La": "", "CMYK": "CMYK", "YCbCr": "",
+}  # fmt: skip
 # What Pillow's readers raise on damaged content.
 DAMAGE = (OSError, SyntaxError, ValueError, struct.error, EOFError, KeyError, IndexError, OverflowError)
 
@@ -31,6 +40,26 @@ class Refused(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame, not yet cleaned: `levels` uint8 [H, W], and `rgb` [H, W, 3] if any pixel of it has a colour.
+
+    `number` is its place in a file of several frames. `notes` says what was done to get 8-bit grey levels. `boxes` are
+    the scanned areas that the file itself states, left to right; `burned_in` whether it states that text is drawn into
+    the pixels, `mm_per_pixel` the side of a pixel (None: it says nothing). `who` holds what links the frame to people,
+    as the file has it: it goes through pseudonyms before anything of it is stored.
+    """
+
+    levels: NDArray[np.uint8]
+    rgb: NDArray[np.uint8] | None = None
+    number: int = 0
+    notes: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    burned_in: bool | None = None
+    mm_per_pixel: float | None = None
+    who: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -51,23 +80,47 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
+def read_frames(
+    path: Path,
+    max_megapixels: float = 50.0,
+    min_side: int = 16,
+    dicom: Mapping[str, Any] | None = None,
+) -> Iterator[Frame]:
+    """Yield the frames of a file: one of an image file, one or more of a DICOM file (`tigerdata.images.dicom`).
+
+    `dicom` holds the settings of that name. Raises Refused as `read_gray` does, and with the codes of DICOM files.
+    """
+    _check_file(path)
+    from tigerdata.images import dicom as dicom_files
+
+    if dicom_files.is_dicom(path):
+        yield from dicom_files.read(path, max_megapixels, min_side, dicom)
+        return
+    frame = _read(path, max_megapixels)
+    check(frame.levels, min_side)
+    yield frame
+
+
 def read_gray(path: Path, max_megapixels: float = 50.0, min_side: int = 16) -> NDArray[np.uint8]:
-    """Return the grey levels of an image file, uint8 [H, W].
+    """Return the grey levels of an image file, uint8 [H, W]; of a file of several frames, those of the first.
 
     Turned as EXIF says; transparency is laid on black (the colours below a transparent pixel must not reappear);
     colour becomes luma (ITU-R 601); 16-bit levels are divided by the smallest of 8, 10, 12, 14, 16 bits that holds the
     frame's maximum, so that a scanner's 12-bit range is neither clipped nor left almost black. The file is only read.
     Raises Refused with one of MISSING_FILE, NOT_A_FILE, EMPTY_FILE, UNSUPPORTED_FORMAT, TOO_LARGE, TOO_SMALL,
-    ELONGATED, ANIMATED, TRUNCATED_IMAGE, UNSUPPORTED_DEPTH, CONSTANT_IMAGE, UNREADABLE.
+    ELONGATED, ANIMATED, TRUNCATED_IMAGE, UNSUPPORTED_DEPTH, UNSUPPORTED_COLOUR, CONSTANT_IMAGE, UNREADABLE.
     """
-    levels = _read(path, max_megapixels)
+    return next(read_frames(path, max_megapixels, min_side)).levels
+
+
+def check(levels: NDArray[np.uint8], min_side: int) -> None:
+    """Refuse levels [H, W] that are no scan: TOO_SMALL, ELONGATED, CONSTANT_IMAGE."""
     if min(levels.shape) < min_side:
         raise Refused("TOO_SMALL")
     if max(levels.shape) > MAX_ELONGATION * min(levels.shape):
         raise Refused("ELONGATED")
     if levels.min() == levels.max():
         raise Refused("CONSTANT_IMAGE")
-    return levels
 
 
 def read_mask(
@@ -78,7 +131,8 @@ def read_mask(
     `channel` picks one colour (0 red, 1 green, 2 blue) where the classes are drawn in different colours. Besides the
     codes of `read_gray`, Refused MASK_SIZE when it is not `shape`, MASK_EMPTY, and MASK_COVERS_ALL.
     """
-    levels = _read(path, max_megapixels, channel)
+    _check_file(path)
+    levels = _read(path, max_megapixels, channel).levels
     if levels.shape != shape:
         raise Refused("MASK_SIZE")
     mask = levels > (0 if levels.max() <= 1 else 127)
@@ -89,16 +143,25 @@ def read_mask(
     return mask
 
 
-def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if not path.exists():
-        raise Refused("MISSING_FILE")
-    if not path.is_file():
-        raise Refused("NOT_A_FILE")  # a folder, or a pipe or device that would never end
+def _check_file(path: Path) -> None:
+    """Refuse what must not be opened: MISSING_FILE, NOT_A_FILE, EMPTY_FILE, UNREADABLE."""
     try:
+        if not path.exists():
+            raise Refused("MISSING_FILE")
+        if not path.is_file():
+            raise Refused("NOT_A_FILE")  # a folder, or a pipe or device that would never end
         if path.stat().st_size == 0:
             raise Refused("EMPTY_FILE")
+    except PermissionError as error:
+        raise Refused("UNREADABLE") from error
+    except (OSError, ValueError) as error:  # a name longer than the file system knows
+        raise Refused("MISSING_FILE") from error
+
+
+def _read(path: Path, max_megapixels: float, channel: int | None = None) -> Frame:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
         with warnings.catch_warnings():
             # Our own limit, checked on the header's size before any pixel is decoded, is the stricter one.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -108,7 +171,9 @@ def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDAr
                 if getattr(image, "n_frames", 1) > 1:
                     raise Refused("ANIMATED")
                 image.load()
-                return _gray(ImageOps.exif_transpose(image), channel)
+                turned = ImageOps.exif_transpose(image)
+                turn = image.getexif().get(EXIF_ORIENTATION, 1)
+                return _frame(turned, channel, ["exif turned"] if turn in range(2, 9) else [])
     except PermissionError as error:
         raise Refused("UNREADABLE") from error
     except Image.DecompressionBombError as error:
@@ -119,25 +184,38 @@ def _read(path: Path, max_megapixels: float, channel: int | None = None) -> NDAr
         raise Refused("TRUNCATED_IMAGE") from error
 
 
-def _gray(image: Image, channel: int | None) -> NDArray[np.uint8]:
+def _frame(image: Image, channel: int | None, notes: list[str]) -> Frame:
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep(np.asarray(image))
+        levels, depth = _deep(np.asarray(image))
+        return Frame(levels, notes=(*notes, depth))
+    if image.mode not in COLOURS:
+        raise Refused("UNSUPPORTED_COLOUR")
+    notes = [*notes, *filter(None, [COLOURS[image.mode]])]
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         from PIL import Image as pillow
 
         layered = image.convert("RGBA")
         image = pillow.alpha_composite(pillow.new("RGBA", image.size, (0, 0, 0, 255)), layered).convert("RGB")
+        notes.append("alpha on black")
     if channel is not None:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)[:, :, channel]
-    return np.asarray(image.convert("L"), dtype=np.uint8)
+        return Frame(np.asarray(image.convert("RGB"), dtype=np.uint8)[:, :, channel], notes=tuple(notes))
+    levels = np.asarray(image.convert("L"), dtype=np.uint8)
+    rgb = None if image.mode in ("1", "L") else coloured(np.asarray(image.convert("RGB"), dtype=np.uint8))
+    return Frame(levels, rgb, notes=tuple(notes))
 
 
-def _deep(levels: NDArray) -> NDArray[np.uint8]:
+def coloured(rgb: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return levels [H, W, 3] as they are, None if red, green and blue are the same everywhere."""
+    grey = np.array_equal(rgb[:, :, 0], rgb[:, :, 1]) and np.array_equal(rgb[:, :, 1], rgb[:, :, 2])
+    return None if grey else rgb
+
+
+def _deep(levels: NDArray) -> tuple[NDArray[np.uint8], str]:
     """Bring integer levels of up to 16 bits to 8; floats, negative and deeper levels have no stated white point."""
     if not np.issubdtype(levels.dtype, np.integer) or levels.min() < 0 or levels.max() > 65535:
         raise Refused("UNSUPPORTED_DEPTH")
     top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits)
-    return np.rint(levels * (255.0 / top)).astype(np.uint8)
+    return np.rint(levels * (255.0 / top)).astype(np.uint8), f"{top.bit_length()} bits to 8"
 
 
 def write_gray(path: Path, levels: NDArray[np.uint8]) -> bool:

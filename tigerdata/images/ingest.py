@@ -1,59 +1,44 @@
 """Ingest of an image set: refuse what is no frame, write clean grey frames, link them to patients and descriptions.
 
 Originals are only read. The call can be repeated: the same files give the same rows, changed columns are taken over.
+A set is one transaction: the files are decoded, in several processes if asked, their rows wait as Parquet parts in a
+hidden folder of the workspace, then one writer puts all of them into the database, or none. Of an image, only its row
+of the listing (about 1 KB) and its hash stay in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
-from tigerdata.identity import pseudonyms
-from tigerdata.images.frames import Refused, inside, read_gray, read_mask, write_gray
+from tigerdata.images.commit import COLUMNS, owners, store_images, write_part
+from tigerdata.images.frames import Refused, inside
+from tigerdata.images.links import NamePattern, compile_pattern
+from tigerdata.images.take import Item, Job, Taken, take_part
+from tigerdata.processes import batches, in_order, parts_folder
 from tigerdata.progress import Progress
-from tigerdata.regions import masks
-from tigerdata.sources.records import Box, ImageRecord, Reader
+from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
+from tigerdata.reports.pathology_ingest import source_pathology
+from tigerdata.reports.person import MAX_AGE
+from tigerdata.sources import reader
+from tigerdata.sources.records import ImageRecord, SourceSet
 
 if TYPE_CHECKING:
-    import duckdb
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from tigerdata.identity import Pseudonyms
     from tigerdata.workspace import Workspace
 
-SOURCES = {
-    "csv": "tigerdata.sources.table",
-    "ddti": "tigerdata.sources.ddti",
-    "imagefolder": "tigerdata.sources.imagefolder",
-}
-IMAGE_COLUMNS = (
-    "image_id", "sha256", "path", "width", "height", "patient_id", "exam_id", "plane", "label", "cohort", "source",
-    "rejected",
-)  # fmt: skip
-
-
-@dataclass
-class _Batch:
-    """Rows to write, collected before the database is opened."""
-
-    images: dict[str, dict[str, Any]] = field(default_factory=dict)
-    regions: list[dict[str, Any]] = field(default_factory=list)
-    nodules: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    patients: dict[str, dict[str, Any]] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    rejected: list[dict[str, str]] = field(default_factory=list)
-
-    def reject(self, where: str, code: str) -> None:
-        self.rejected.append({"where": where, "code": code})
+MAPPED = ("csv", "imagefolder")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+# Files a process takes at a time, and parts that are under way for each process.
+BATCH, AHEAD = 32, 3
 
 
 def ingest_images(
@@ -61,120 +46,250 @@ def ingest_images(
     path: str | os.PathLike[str],
     source: str = "csv",
     progress: Progress | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    pattern: str | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Take a set of images into the workspace and return what happened.
 
-    `source` is "csv" (a table, or a folder with images.csv), "ddti" or "imagefolder". The result holds `files`
-    (listed), `images` (frames in the workspace after this call, from this set), `new` (of these), counts of masks,
-    descriptors and conflicts, `rejected_by_code`, and `rejected`: where and code of each refused file. A refused mask
-    leaves its image in, without that mask. Raises UserError for a set that cannot be read at all.
+    `source` is one of `sources.SOURCES`: "csv" (a table, or a folder with images.csv), "imagefolder", "dicom", or a
+    public set. `mapping` (canonical name -> column) names the columns of a table of one's own; `pattern` links by file
+    names (`tigerdata.images.links`). `workers` processes decode and clean; the result does not depend on their number
+    (with more than one, the caller's main module needs the usual `if __name__ == "__main__"`).
+
+    The result holds `files` (listed), `taken` (of these), `images` (frames in the workspace from this set), `new` (of
+    these), counts of masks, descriptors and duplicates, `unknown_values` (words that the vocabulary lacks),
+    `rejected_by_code`, and `rejected`: where and code of each refused file, row or cell, which `rejects.csv` in the
+    workspace lists too. Every file is taken or refused. A refused mask or cell leaves its image in, without it. Raises
+    UserError for a set that cannot be read at all.
     """
     from kb import store
+    from tigerdata.identity import pseudonyms
+    from tigerdata.images import duplicates
+    from tigerdata.reports.commit import note_ingest
 
-    if source not in SOURCES:
-        raise UserError(f"Unknown image source '{source}'; known: {', '.join(SOURCES)}.")
-    read: Reader = importlib.import_module(SOURCES[source]).read
-    given = read(Path(path).resolve(), ws.kb, ws.settings.get(source, {}))
-    batch = _Batch(counts=Counter({k: v for k, v in given.counts.items() if v}))
+    read = reader(source)
+    if mapping and source not in MAPPED:
+        raise UserError(f"--map is for {' and '.join(MAPPED)}; the columns of '{source}' are known, leave it out.")
+    given_path = Path(path).resolve()
+    if given_path.suffix.lower() in ARCHIVES and given_path.is_file():
+        raise UserError(f"{given_path} is an archive; unpack it and give the folder.")
+    names = compile_pattern(pattern) if pattern else None
+    given = read(given_path, ws.kb, {**ws.settings.get(source, {}), "map": mapping or {}})
     known = pseudonyms(ws)  # the same as those of the reports, or image and report would not link
-    for number, record in enumerate(given.records, 1):
+    with ws.connect(read_only=True) as con:
+        before = owners(con)
+    with parts_folder(ws.path) as folder:
+        intake = _Intake(ws, given, known, names, before, folder, progress)
+        intake.run(workers)
+        with ws.connect() as con, store.transaction(con):
+            stored = store_images(con, folder)
+            intake.counts.update({n: stored[n] for n in ("conflicting_patient_sex", "report_of_another_patient")})
+            intake.counts.update(duplicates.update(con))
+            shared = duplicates.conflicts(con)
+            refused = len(given.records) - intake.taken
+            counts = {
+                "rows": len(given.records),
+                "reports": intake.taken - stored["known"],
+                "already_known": stored["known"],
+                "rejected": refused,
+            }
+            note_ingest(con, "images", given.root.name, {}, (None, None), counts, {})
+    write_list(ws.path / CONFLICTS, CONFLICT_COLUMNS, "images", [["images", *row] for row in shared])
+    result = intake.result(stored["new"])
+    return result | ({"conflict_list": str(ws.path / CONFLICTS)} if shared else {})
+
+
+@dataclass
+class _Intake:
+    """One set on its way into the database."""
+
+    ws: Workspace
+    given: SourceSet
+    known: Pseudonyms
+    names: NamePattern | None
+    before: dict[str, tuple[str, str | None]]
+    folder: Path
+    progress: Progress | None
+    counts: Counter[str] = field(default_factory=Counter)
+    totals: Counter[str] = field(default_factory=Counter)
+    rejected: list[tuple[int, str, str]] = field(default_factory=list)
+    taken: int = 0
+    seen: dict[str, str | None] = field(default_factory=dict)
+    waiting: deque[list[Item]] = field(default_factory=deque)
+    loose: list[dict[str, Any]] = field(default_factory=list)
+    done: int = 0
+
+    def run(self, workers: int) -> None:
+        """Take every file; few of them never start processes."""
+        self.counts.update({k: v for k, v in self.given.counts.items() if v})
+        self.rejected = [(-1, entry["where"], entry["code"]) for entry in self.given.rejected]
+        job = Job(self.ws, self.given.root, self.given.name)
+        calls = ((job, part) for part in self._parts())
+        alone = workers < 2 or len(self.given.records) <= 2 * BATCH
+        results = starmap(take_part, calls) if alone else in_order(take_part, calls, workers, AHEAD * workers + 1)
+        number = 0
+        for number, result in enumerate(results, 1):
+            self._collect(number, self.waiting.popleft(), result)
+        self._write(number + 1, {"images": self.loose})
+
+    def _parts(self) -> Iterator[list[Item]]:
+        for part in batches(self._items(), BATCH):
+            self.waiting.append(part)
+            yield part
+
+    def _items(self) -> Iterator[Item]:
+        """Files that are there and not there twice; the others are refused here, in the order of the listing."""
+        for number, record in enumerate(self.given.records):
+            try:
+                item = self._item(number, record)
+            except Refused as error:
+                self._reject(number, record, error.code)
+                self._tell()
+                continue
+            yield item
+
+    def _item(self, number: int, record: ImageRecord) -> Item:
+        if self.names:
+            record = self.names.apply(record, self.ws.kb)
+        known = self.known
         record = replace(
-            record, patient_id=known.of("patient", record.patient_id), exam_id=known.of("exam", record.exam_id)
+            record,
+            patient_id=known.of("patient", record.patient_id),
+            exam_id=known.of("exam", record.exam_id),
+            report_id=known.of("report", record.report_id),
         )
-        _take(ws, given.root, given.name, record, batch)
-        if progress:
-            progress({"stage": "ingest images", "step": number, "steps": len(given.records)})
-    with ws.connect() as con, store.transaction(con):
-        new = _write(con, batch)
-    accepted = [row for row in batch.images.values() if row["rejected"] is None]
-    by_code = Counter(r["code"] for r in batch.rejected)
-    return {
-        "files": len(given.records),
-        "images": len(accepted),
-        "new": new,
-        "nodule_masks": sum(r["kind"] == "nodule" for r in batch.regions),
-        "gland_masks": sum(r["kind"] == "gland" for r in batch.regions),
-        "descriptors": len(batch.findings),
-        **dict(sorted(batch.counts.items())),
-        "rejected_by_code": dict(sorted(by_code.items())),
-        "rejected": batch.rejected,
-    }
+        file = inside(self.given.root, record.file)
+        sha256 = _hash(file)
+        item = Item(number, record, file, sha256)
+        patient = record.patient_id
+        if sha256 in self.seen:
+            # The first row stands. Two patients cannot both own the image: a person has to say whose it is. Until then
+            # the refused row stays in the table, and a split keeps the two patients together.
+            self._refuse_copy(item, self.seen[sha256] != patient)
+        path, owner = self.before.get(sha256, (None, None))
+        if path != str(file) and patient and owner and owner != patient and os.path.exists(str(path)):
+            self._refuse_copy(item, True)  # an earlier set has it, under another patient
+        self.seen[sha256] = patient
+        return item
+
+    def _refuse_copy(self, item: Item, conflict: bool) -> None:
+        code = "DUPLICATE_OF_ANOTHER_PATIENT" if conflict else "DUPLICATE_FILE"
+        if conflict:
+            name = f"{item.sha256}#{item.record.patient_id}"
+            self.loose.append(self._row(item, hashlib.sha256(name.encode()).hexdigest()[:16], rejected=code))
+        raise Refused(code)
+
+    def _collect(self, number: int, items: list[Item], results: list[Taken]) -> None:
+        """Turn what a part became into rows and write them."""
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+        for item, taken in zip(items, results, strict=True):
+            self.counts.update(taken.counts)
+            for code in taken.codes:
+                self._reject(item.number, item.record, code)
+            if taken.refused:
+                self._reject(item.number, item.record, taken.refused)
+                tables["images"].append(self._row(item, item.sha256[:16], rejected=taken.refused))
+            else:
+                self.taken += 1
+                self._rows(item, self._linked(item.record, taken), taken, tables)
+            self._tell()
+        self.totals.update({name: len(rows) for name, rows in tables.items()})
+        self.totals["refused"] += sum(row["rejected"] is not None for row in tables["images"])
+        self.totals.update(Counter(f"{row['kind']}_masks" for row in tables["regions"]))
+        self._write(number, tables)
+
+    def _linked(self, record: ImageRecord, taken: Taken) -> ImageRecord:
+        """Fill the gaps of a row with what the file's own header says."""
+        if not taken.who:
+            return record
+        own = dict(taken.who)
+        own["patient_id"] = self.known.of("patient", own["patient_id"])
+        own["exam_id"] = self.known.of("exam", own["exam_id"])
+        return replace(record, **{k: v for k, v in own.items() if getattr(record, k) is None})
+
+    def _rows(self, item: Item, record: ImageRecord, taken: Taken, tables: dict[str, list[dict[str, Any]]]) -> None:
+        item = replace(item, record=record)
+        tables["cleaning"] += taken.cleaning
+        tables["regions"] += taken.regions
+        tables["fingerprints"] += taken.prints
+        for frame in taken.frames:
+            tables["images"].append(self._row(item, frame["image_id"], rejected=None) | frame)
+            _describe(frame["image_id"], self.given.name, record, tables)
+        if record.patient_id:
+            age = None if record.age is None else min(record.age, MAX_AGE)
+            source = f"images:{self.given.name}"
+            row = {"patient_id": record.patient_id, "sex": record.sex, "age": age, "source": source}
+            tables["patients"].append(row | {"place": item.number})
+            if record.pathology:
+                tables["pathology"].append(source_pathology(self.ws.domain, self.known, self.given.name, record))
+
+    def _row(self, item: Item, image_id: str, rejected: str | None) -> dict[str, Any]:
+        row = {"image_id": image_id, "sha256": item.sha256, "path": str(item.file), "source": self.given.name}
+        names = ("patient_id", "exam_id", "report_id", "plane", "label", "cohort")
+        return row | {name: getattr(item.record, name) for name in names} | {"rejected": rejected}
+
+    def _write(self, number: int, tables: dict[str, list[dict[str, Any]]]) -> None:
+        for name in COLUMNS:
+            if tables.get(name) or number == 1:  # an empty part stands for a table without rows
+                write_part(self.folder, name, number, tables.get(name, ()))
+
+    def _reject(self, number: int, record: ImageRecord, code: str) -> None:
+        self.rejected.append((number, record.where, code))
+
+    def _tell(self) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress({"stage": "ingest images", "step": self.done, "steps": len(self.given.records)})
+
+    def result(self, new: int) -> dict[str, Any]:
+        """Counts, and the list of what was refused, in the order of the listing."""
+        self.rejected.sort(key=lambda r: r[0])
+        top = self.given.root.name
+        rejects = Rejects()
+        for _, where, code in self.rejected:
+            file, _, line = where.rpartition(":")
+            at = (f"{top}/{file}", int(line)) if file and line.isdigit() else (f"{top}/{where}", 0)
+            rejects.add(Reject(*at, code))
+        listed = write_list(self.ws.path / REJECTS, REJECT_COLUMNS, "images", rejects.rows("images"), [top])
+        out = {
+            "files": len(self.given.records),
+            "taken": self.taken,
+            "images": self.totals["images"] - self.totals["refused"],
+            "new": new,
+            "nodule_masks": self.totals["nodule_masks"],
+            "gland_masks": self.totals["gland_masks"],
+            "descriptors": self.totals["findings"],
+            **({"pathology": self.totals["pathology"]} if self.totals["pathology"] else {}),
+            **{name: n for name, n in sorted(self.counts.items()) if n},
+            **({"unknown_values": dict(sorted(self.given.unknown.items()))} if self.given.unknown else {}),
+            "rejected_by_code": dict(sorted(Counter(code for _, _, code in self.rejected).items())),
+            "rejected": [{"where": where, "code": code} for _, where, code in self.rejected],
+        }
+        return out | ({"rejects": str(self.ws.path / REJECTS)} if listed and self.rejected else {})
 
 
-def _take(ws: Workspace, root: Path, source: str, record: ImageRecord, batch: _Batch) -> None:
-    limit, least = ws.settings["images"]["max_megapixels"], ws.settings["images"]["min_side"]
+def _hash(file: Path) -> str:
+    """SHA-256 of a file that is one; Refused otherwise, before anything is read from a pipe or a device."""
     try:
-        file = inside(root, record.file)
         if not file.is_file():
             raise Refused("NOT_A_FILE" if file.exists() else "MISSING_FILE")
-        sha256 = sha256_file(file)
-    except (Refused, PermissionError) as error:
-        batch.reject(record.where, error.code if isinstance(error, Refused) else "UNREADABLE")
-        return
-    row = {"sha256": sha256, "path": str(file), "source": source, "rejected": None} | {
-        name: getattr(record, name) for name in ("patient_id", "exam_id", "plane", "label", "cohort")
-    }
-    earlier = batch.images.get(sha256[:16])
-    if earlier is not None and earlier["sha256"] == sha256:
-        # The first row stands. Two patients cannot both own the image: a person has to say whose it is. Until then
-        # the refused row stays in the table, and a split keeps the two patients together.
-        conflict = earlier["patient_id"] != record.patient_id
-        code = "DUPLICATE_OF_ANOTHER_PATIENT" if conflict else "DUPLICATE_FILE"
-        batch.reject(record.where, code)
-        if conflict:
-            copy_id = hashlib.sha256(f"{sha256}#{record.patient_id}".encode()).hexdigest()[:16]
-            batch.images[copy_id] = row | {"image_id": copy_id, "rejected": code}
-        return
-    try:
-        levels = read_gray(file, limit, least)
-    except Refused as error:
-        batch.reject(record.where, error.code)
-        batch.images[sha256[:16]] = row | {"image_id": sha256[:16], "rejected": error.code}
-        return
-    drawn = _read_masks(root, record, levels.shape, limit, batch)
-    height, width = levels.shape
-    boxes = record.views(levels) if record.views else [(0, 0, width, height)]
-    if len(boxes) > 1:
-        batch.counts["panels_split"] += 1
-    for index, box in enumerate(boxes):
-        cut = {kind: _crop(mask, box) for kind, mask in drawn.items()}
-        if len(boxes) > 1 and "nodule" in cut and not cut["nodule"].any():
-            # Nobody outlined a nodule in this view: whether there is one is not known.
-            batch.counts["view_without_mask"] += 1
-            continue
-        image_id = sha256[:16] if index == 0 else hashlib.sha256(f"{sha256}/{index}".encode()).hexdigest()[:16]
-        frame = _crop(levels, box)
-        write_gray(ws.frame_path(image_id), frame)
-        batch.images[image_id] = row | {"image_id": image_id, "width": frame.shape[1], "height": frame.shape[0]}
-        batch.regions += [masks.save(ws, image_id, k, m, origin=f"import:{source}") for k, m in cut.items() if m.any()]
-        _describe(image_id, source, record, batch)
-    if record.patient_id:
-        _patient(source, record, batch)
+        if file.stat().st_size == 0:
+            raise Refused("EMPTY_FILE")
+        return sha256_file(file)
+    except PermissionError as error:
+        raise Refused("UNREADABLE") from error
+    except OSError as error:  # a name that is longer than the file system knows
+        raise Refused("MISSING_FILE") from error
 
 
-def _read_masks(
-    root: Path, record: ImageRecord, shape: tuple[int, ...], limit: float, batch: _Batch
-) -> dict[str, NDArray[np.bool_]]:
-    found = {}
-    for kind, name in record.masks.items():
-        try:
-            found[kind] = read_mask(inside(root, name), (shape[0], shape[1]), record.mask_channel, limit)
-        except Refused as error:
-            batch.reject(record.where, f"{kind.upper()}_MASK:{error.code}")
-    return found
-
-
-def _crop(array: NDArray, box: Box) -> NDArray:
-    left, top, right, bottom = box
-    return array[top:bottom, left:right]
-
-
-def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) -> None:
+def _describe(image_id: str, source: str, record: ImageRecord, tables: dict[str, list[dict[str, Any]]]) -> None:
     """One nodule an image for the set's own descriptors; the rule says that no text was parsed."""
     if not record.descriptors:
         return
     nodule_id = f"{image_id}.n1"
-    batch.nodules.append(
+    tables["nodules"].append(
         {
             "nodule_id": nodule_id,
             "image_id": image_id,
@@ -186,75 +301,15 @@ def _describe(image_id: str, source: str, record: ImageRecord, batch: _Batch) ->
         }
     )
     for number, told in enumerate(record.descriptors):
-        batch.findings.append(
+        tables["findings"].append(
             {
                 "finding_id": f"{nodule_id}.{number:02d}",
                 "nodule_id": nodule_id,
                 "attribute": told.attribute,
                 "value": told.value,
-                "certainty": "positive",
+                "number": told.number,
+                "certainty": told.certainty,
                 "surface": told.surface,
                 "rule": f"source:{source}",
             }
         )
-
-
-def _patient(source: str, record: ImageRecord, batch: _Batch) -> None:
-    known = batch.patients.setdefault(
-        str(record.patient_id),
-        {"patient_id": record.patient_id, "sex": None, "age": None, "source": f"images:{source}"},
-    )
-    for name in ("sex", "age"):
-        value = getattr(record, name)
-        if known[name] is None:
-            known[name] = value
-        elif value is not None and value != known[name] and name == "sex":  # the age rises between examinations
-            batch.counts["conflicting_patient_sex"] += 1
-
-
-def _write(con: duckdb.DuckDBPyConnection, batch: _Batch) -> int:
-    """Write the batch in the caller's transaction and return the number of frames that were not there before."""
-    import pandas as pd
-
-    from kb import store
-
-    ids = pd.DataFrame({"image_id": list(batch.images)}, dtype="object")
-    con.register("_ids", ids)
-    row = con.execute(
-        "SELECT count(*) FROM images WHERE rejected IS NULL AND image_id IN (SELECT image_id FROM _ids)"
-    ).fetchone()
-    known = row[0] if row else 0
-    for table in ("findings", "nodules"):
-        con.execute(
-            f"""DELETE FROM {table} WHERE nodule_id IN (SELECT nodule_id FROM nodules
-                WHERE source LIKE 'source:%' AND image_id IN (SELECT image_id FROM _ids))"""
-        )
-    con.unregister("_ids")
-    images = pd.DataFrame(list(batch.images.values()), columns=list(IMAGE_COLUMNS))
-    store.insert(con, "images", _nullable(images, width="Int64", height="Int64"), replace=True)
-    masks.insert(con, batch.regions)
-    store.insert(con, "nodules", pd.DataFrame(batch.nodules))
-    store.insert(con, "findings", pd.DataFrame(batch.findings))
-    _write_patients(con, batch.patients)
-    return sum(r["rejected"] is None for r in batch.images.values()) - known
-
-
-def _write_patients(con: duckdb.DuckDBPyConnection, patients: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add patients; what another source already said about one stays, only gaps are filled."""
-    import pandas as pd
-
-    if not patients:
-        return
-    frame = pd.DataFrame(list(patients.values()), columns=["patient_id", "sex", "age", "source"])
-    con.register("_patients", _nullable(frame, age="float64"))
-    con.execute(
-        """INSERT INTO patients BY NAME SELECT * FROM _patients
-           ON CONFLICT (patient_id) DO UPDATE SET sex = coalesce(patients.sex, excluded.sex),
-                                                  age = coalesce(patients.age, excluded.age)"""
-    )
-    con.unregister("_patients")
-
-
-def _nullable(frame: Any, **types: str) -> Any:
-    """Give every column a type, also an empty one: text by default, or a column of None would become numbers."""
-    return frame.astype({name: types.get(name, "string") for name in frame.columns})

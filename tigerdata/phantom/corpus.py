@@ -23,7 +23,7 @@ from tigerdata.phantom.cases import Patient, Visit, draw_patient, uniform_attrib
 from tigerdata.phantom.nodule import Attributes
 from tigerdata.phantom.render import Frame, render
 from tigerdata.phantom.reporting import pathology_text, write_report
-from tigerdata.phantom.speckle import draw_machine
+from tigerdata.phantom.speckle import Machine, draw_machine
 from tigerdata.phantom.visible import shown
 from tigerdata.progress import Progress
 
@@ -184,9 +184,14 @@ def _render_chunk(argument: tuple[list[FrameJob], str, int, int]) -> int:
 
 def render_job(job: FrameJob, size: int, seed: int) -> Frame:
     """Render one frame of a corpus; the picture depends on the job, the size and the corpus seed alone."""
-    machine = draw_machine(np.random.default_rng([job.machine, 3]))
+    machine = _machine(job.machine)
     rng = np.random.default_rng([seed, FRAMES, job.index])
     return render(job.attributes, job.plane, job.side, rng, size, job.identity, machine)
+
+
+def _machine(seed: int) -> Machine:
+    """The scanner of a visit."""
+    return draw_machine(np.random.default_rng([seed, 3]))
 
 
 class _Tables:
@@ -232,6 +237,7 @@ class _Tables:
                         "patient_id": patient.patient_id,
                         "exam_id": visit.exam_id,
                         "plane": plane,
+                        "mm_per_pixel": round(_machine(visit.machine).depth_mm / settings.size, 5),
                         "cohort": patient.cohort,
                         "nodule_location": nodule.side,
                         "mask_file": f"masks/{file}" if annotated else "",

@@ -1,18 +1,15 @@
-"""Segmentation of the workspace's frames: train on the masks that are there, predict those that are missing."""
+"""Segmentation of the workspace's frames: predict the masks that are missing, by a segmenter trained here or given."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kb.errors import UserError
-from kb.files import sha256_file, write_json
 from tigerdata.images.frames import read_clean
 from tigerdata.progress import Progress
 from tigerdata.regions import masks
@@ -20,16 +17,25 @@ from tigerdata.regions import masks
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
-WEIGHTS = "weights.pt"
-MIN_FRAMES = 8
+SETTINGS = "segmenter.json"
+# The weights of each model, in the order in which a folder is asked for them.
+WEIGHTS = {"unet": "weights.safetensors", "yolo": "weights.pt"}
 
 
 class Segmenter(Protocol):
-    """Anything that outlines the nodule of a frame; masks made by another tool can also be imported as files."""
+    """Anything that outlines the nodule, or the gland, of a frame; masks of another tool can be imported as files."""
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Return masks bool [N, H, W] and confidences [N] for uint8 frames [N, H, W]; confidence 0 = nothing found."""
         ...
+
+
+class StoredSegmenter(Segmenter, Protocol):
+    """A segmenter that came from a file."""
+
+    kind: str
+    path: Path
+    sha256: str
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -38,83 +44,34 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return 2.0 * int((a & b).sum()) / total if total else 1.0
 
 
-def train_segmenter(
-    ws: Workspace,
-    out: str | os.PathLike[str] | None = None,
-    imgsz: int = 128,
-    epochs: int = 9,
-    threads: int = 1,
-    seed: int = 0,
-    name: str = "default",
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Train a YOLO segmenter on the train part's imported nodule masks and return its Dice on the held-out part.
+def default_folder(ws: Workspace, kind: str = "nodule") -> Path:
+    """Where the workspace keeps its own segmenter of a kind of region."""
+    check_kind(kind)
+    return ws.path / "models" / "segmenter" / kind
 
-    `out` (default: models/segmenter of the workspace) gets `weights.pt` and `segmenter.json`. Masks that a segmenter
-    predicted never train one. Held out is the val part, or the test part where val has no masks; the result's
-    `held_out` says which. Raises UserError without a split `name` or with fewer than `MIN_FRAMES` training masks.
+
+def check_kind(kind: str) -> None:
+    """UserError for a kind of region that masks are not kept of."""
+    if kind not in masks.KINDS:
+        raise UserError(f"There is no --kind {kind}; write {' or '.join(masks.KINDS)}.")
+
+
+def open_segmenter(path: str | os.PathLike[str]) -> StoredSegmenter:
+    """Open a segmenter: a folder that `train_segmenter` wrote, or a weights file (.safetensors: U-Net, .pt: YOLO).
+
+    A .pt file is a pickle: open only files that you made or trust. UserError when there is none, or none of ours.
     """
-    from tigerdata.regions import yolo
+    given = Path(path)
+    file = next((given / name for name in WEIGHTS.values() if (given / name).is_file()), given)
+    if file.suffix == Path(WEIGHTS["yolo"]).suffix:
+        from tigerdata.regions.yolo import YoloSegmenter
 
-    folder = Path(out) if out is not None else ws.path / "models" / "segmenter"
-    with ws.connect(read_only=True) as con:
-        rows = con.execute(
-            """SELECT s.split, r.image_id, r.path FROM regions r JOIN splits s USING (image_id)
-               WHERE r.kind = 'nodule' AND r.origin LIKE 'import:%' AND s.name = ? ORDER BY r.image_id""",
-            [name],
-        ).fetchall()
-    parts: dict[str, list[tuple[str, str]]] = {}
-    for part, image_id, path in rows:
-        parts.setdefault(part, []).append((image_id, path))
-    training = parts.get("train", [])
-    if len(training) < MIN_FRAMES:
-        raise UserError(
-            f"Only {len(training)} imported nodule masks are in the train part of split '{name}', at least {MIN_FRAMES}"
-            " are needed; run `tigerdata split` or import more masks."
-        )
-    frames = [(read_clean(ws, image_id), masks.load(ws, path)) for image_id, path in training]
-    weights = folder / WEIGHTS
-    yolo.train(frames, weights, imgsz, epochs, threads, seed, progress)
-    held_out = next((part for part in ("val", "test") if parts.get(part)), None)
-    score = _score(ws, yolo.YoloSegmenter(weights), parts[held_out]) if held_out else {}
-    settings = {"imgsz": imgsz, "epochs": epochs, "threads": threads, "seed": seed, "split": name}
-    result = {"frames": len(frames), "held_out": held_out, **score, "weights": str(weights)}
-    write_json(folder / "segmenter.json", {"settings": settings, "result": {**result, "weights": WEIGHTS}})
-    _register(ws, weights, [image_id for image_id, _ in training], settings | score)
-    return result
+        return YoloSegmenter(file)
+    if file.is_dir() or not file.exists():
+        raise UserError(f"{given} holds no segmenter; train one with `tigergen train segmenter`.")
+    from tigerdata.regions.unet import UNetSegmenter
 
-
-def _score(ws: Workspace, segmenter: Segmenter, held_out: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Mean and median Dice, and the share of nodules missed altogether (Dice below .1)."""
-    values = []
-    for image_id, path in held_out:
-        found, _ = segmenter.predict(read_clean(ws, image_id)[None])
-        values.append(dice(found[0], masks.load(ws, path)))
-    scores = np.asarray(values)
-    return {
-        "held_out_frames": len(values),
-        "dice": float(scores.mean()),
-        "dice_median": float(np.median(scores)),
-        "missed": float((scores < 0.1).mean()),
-    }
-
-
-def _register(ws: Workspace, weights: Path, trained_on: Sequence[str], settings: dict[str, Any]) -> None:
-    import pandas as pd
-
-    from kb import store
-
-    sha256 = sha256_file(weights)
-    row = {
-        "model_id": sha256[:16],
-        "kind": "segmenter",
-        "path": os.path.relpath(weights, ws.path),
-        "sha256": sha256,
-        "trained_on": json.dumps(list(trained_on)),
-        "settings": json.dumps(settings, sort_keys=True),
-    }
-    with ws.connect() as con:
-        store.insert(con, "models", pd.DataFrame([row]), replace=True)
+    return UNetSegmenter(file)
 
 
 def segment(
@@ -122,38 +79,42 @@ def segment(
     weights: str | os.PathLike[str] | None = None,
     segmenter: Segmenter | None = None,
     min_score: float = 0.25,
+    kind: str = "nodule",
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Predict a nodule mask for every accepted image without one, and return counts.
+    """Predict a mask of a `kind` (nodule, gland) for every accepted image without one, and return counts.
 
-    `weights` defaults to the workspace's own segmenter; `segmenter` is any other object with `predict`. Predictions
-    below `min_score` are not stored (`not_found`): an image without a mask makes no case, a wrong mask makes a wrong
-    one. Imported masks are never touched; the origin of a predicted one names the model. Raises UserError when there
-    is no segmenter.
+    `weights` (a folder or a file, see `open_segmenter`) defaults to the workspace's own segmenter of that kind;
+    `segmenter` is any other object with `predict`. Predictions below `min_score` are not stored (`not_found`): an image
+    without a mask makes no case, a wrong mask makes a wrong one. Imported masks are never touched; the origin of a
+    predicted one names the model. Raises UserError when there is no segmenter, or one of another kind.
     """
     from kb import store
 
+    check_kind(kind)
     with ws.connect(read_only=True) as con:
         missing = con.execute(
             """SELECT image_id FROM images WHERE rejected IS NULL AND image_id NOT IN
-               (SELECT image_id FROM regions WHERE kind = 'nodule') ORDER BY image_id"""
+               (SELECT image_id FROM regions WHERE kind = ?) ORDER BY image_id""",
+            [kind],
         ).fetchall()
     counts = {"without_mask": len(missing), "predicted": 0, "not_found": 0, "flagged": 0}
     if not missing:
         return counts
     origin = "segmenter"
     if segmenter is None:
-        from tigerdata.regions import yolo
-
-        trained = yolo.YoloSegmenter(weights if weights is not None else ws.path / "models" / "segmenter" / WEIGHTS)
-        segmenter, origin = trained, f"yolo:{trained.sha256[:16]}"
+        stored = open_segmenter(weights if weights is not None else default_folder(ws, kind))
+        if stored.kind != kind:
+            raise UserError(f"{stored.path} outlines the {stored.kind}, not the {kind}; give --kind {stored.kind}.")
+        model = next(name for name, file in WEIGHTS.items() if Path(file).suffix == stored.path.suffix)
+        segmenter, origin = stored, f"{model}:{stored.sha256[:16]}"
     rows = []
     for number, (image_id,) in enumerate(missing, 1):
         found, scores = segmenter.predict(read_clean(ws, image_id)[None])
         if scores[0] >= min_score and found[0].any():
-            rows.append(masks.save(ws, image_id, "nodule", found[0], origin, float(scores[0])))
+            rows.append(masks.save(ws, image_id, kind, found[0], origin, float(scores[0])))
         if progress:
-            progress({"stage": "segment", "step": number, "steps": len(missing)})
+            progress({"stage": f"segment {kind}s", "step": number, "steps": len(missing)})
     with ws.connect() as con, store.transaction(con):
         masks.insert(con, rows)
     counts["predicted"] = len(rows)

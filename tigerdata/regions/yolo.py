@@ -1,4 +1,4 @@
-"""YOLO segmentation of nodules: the only module that imports ultralytics (AGPL-3.0, extra `yolo`).
+"""YOLO segmentation of nodules and glands: the only module that imports ultralytics (AGPL-3.0, extra `yolo`).
 
 The model is built from the YAML that ultralytics ships and trained here from random weights; nothing is downloaded.
 ultralytics calls home by default (connection check at import, event log, font and weight downloads): all of it is
@@ -15,6 +15,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import atomic_write, sha256_file
 from tigerdata.progress import Progress
+from tigerdata.regions.square import fit, unfit
 
-# A quarter of yolov8n's width per layer halves the time of a step and cost .01 Dice on 400 simulated frames (9 epochs).
-WIDTH = 0.125
+# Width of yolov8n itself. Half of it halves the time of a step and cost .01 Dice on 400 simulated frames (9 epochs).
+WIDTH = 0.25
 # Largest batch, and the learning rate that goes with it. A small set gets a smaller batch, at least 4, so that an epoch
 # has some 25 steps; the rate goes down with it (8 frames a step at 4e-3 ended at Dice .47 where 16 gave .81).
 BATCH = 16
@@ -36,6 +38,15 @@ STEPS_AN_EPOCH = 25
 CONFIDENCE = 0.05
 # Smallest outline, in points, that counts as a region: shorter ones are specks of a pixel or two.
 MIN_POINTS = 6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; all of it is written into `segmenter.json`."""
+
+    imgsz: int = 192
+    epochs: int = 60
+    width: float = WIDTH
 
 
 def _ultralytics() -> Any:
@@ -82,11 +93,14 @@ class YoloSegmenter:
         with _contained():
             self._model = ultralytics.YOLO(str(self.path), task="segment")
         self._size = int(self._model.overrides["imgsz"])
+        # A file of the user's own may name its class anything: then it outlines nodules, one a frame.
+        self.kind = "gland" if "gland" in self._model.names.values() else "nodule"
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Return the best nodule of each frame: masks bool [N, H, W] and confidences [N], 0 where nothing was found."""
-        import cv2
+        """Return masks bool [N, H, W] and confidences [N], 0 where nothing was found.
 
+        Of nodules the best one; of a gland every part that is at least half as sure as the best: a lobe each.
+        """
         masks = np.zeros(images.shape, dtype=bool)
         scores = np.zeros(len(images), dtype=np.float32)
         for number, image in enumerate(images):
@@ -103,24 +117,12 @@ class YoloSegmenter:
                 )[0]
             if result.masks is None or not len(result.boxes):
                 continue
-            best = int(result.boxes.conf.argmax())
-            soft = result.masks.data[best].cpu().numpy().astype(np.float32)
-            side = max(image.shape)
-            square = cv2.resize(soft, (side, side), interpolation=cv2.INTER_LINEAR)
-            masks[number] = square[: image.shape[0], : image.shape[1]] > 0.5
-            scores[number] = float(result.boxes.conf[best]) if masks[number].any() else 0.0
+            sure = result.boxes.conf.cpu().numpy()
+            parts = result.masks.data.cpu().numpy().astype(np.float32)
+            kept = sure >= sure.max() / 2 if self.kind == "gland" else np.arange(len(sure)) == sure.argmax()
+            masks[number] = unfit(parts[kept].max(axis=0), image.shape) > 0.5
+            scores[number] = float(sure.max()) if masks[number].any() else 0.0
         return masks, scores
-
-
-def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Pad a frame [H, W] at the right and bottom to a square and bring it to `size` x `size`."""
-    import cv2
-
-    side = max(image.shape)
-    square = np.zeros((side, side), dtype=np.uint8)
-    square[: image.shape[0], : image.shape[1]] = image
-    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (size, size), interpolation=how), dtype=np.uint8)
 
 
 def outlines(mask: NDArray[np.bool_]) -> list[str]:
@@ -140,13 +142,13 @@ def outlines(mask: NDArray[np.bool_]) -> list[str]:
 def train(
     frames: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]],
     weights: Path,
-    imgsz: int,
-    epochs: int,
-    threads: int,
-    seed: int,
+    kind: str,
+    recipe: Recipe,
+    threads: int = 1,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Train from random weights on (frame, nodule mask) pairs and write the last epoch's weights, atomically.
+    """Train from random weights on (frame, mask) pairs and write the last epoch's weights, atomically.
 
     Deterministic for a seed, a machine and a number of threads: one process, no loader workers. No early stopping, so
     that no held-out frame takes part in the choice of weights.
@@ -159,29 +161,29 @@ def train(
         for part in ("images", "labels"):
             (folder / part / "train").mkdir(parents=True)
         for number, (image, mask) in enumerate(frames):
-            cv2.imwrite(str(folder / "images" / "train" / f"{number:06d}.png"), fit(image, imgsz))
+            cv2.imwrite(str(folder / "images" / "train" / f"{number:06d}.png"), fit(image, recipe.imgsz))
             (folder / "labels" / "train" / f"{number:06d}.txt").write_text("\n".join(outlines(mask)) + "\n")
         data = folder / "data.yaml"
         # ultralytics insists on a validation list even where validation is off.
         data.write_text(
-            f"path: {folder}\ntrain: images/train\nval: images/train\nnc: 1\nnames: [nodule]\nchannels: 1\n"
+            f"path: {folder}\ntrain: images/train\nval: images/train\nnc: 1\nnames: [{kind}]\nchannels: 1\n"
         )
-        model = ultralytics.YOLO(str(_thin_model(ultralytics, folder)), task="segment")
+        model = ultralytics.YOLO(str(_model_file(ultralytics, folder, recipe.width)), task="segment")
         if progress:
             done = {"epoch": 0}
 
             def report(trainer: Any) -> None:
                 done["epoch"] += 1
-                progress({"stage": "train segmenter", "step": done["epoch"], "steps": epochs})
+                progress({"stage": "train segmenter", "step": done["epoch"], "steps": recipe.epochs})
 
             model.add_callback("on_train_epoch_end", report)
         batch = min(BATCH, max(4, len(frames) // STEPS_AN_EPOCH))
         model.train(
-            data=str(data), project=str(folder), name="run", exist_ok=True, imgsz=imgsz, epochs=epochs, seed=seed,
-            batch=batch, nbs=batch, optimizer="AdamW", lr0=LEARNING_RATE * batch / BATCH, lrf=0.05, warmup_epochs=1.0,
-            device="cpu", workers=0, deterministic=True, amp=False, cache="ram", mask_ratio=2,
+            data=str(data), project=str(folder), name="run", exist_ok=True, imgsz=recipe.imgsz, epochs=recipe.epochs,
+            seed=seed, batch=batch, nbs=batch, optimizer="AdamW", lr0=LEARNING_RATE * batch / BATCH, lrf=0.05,
+            warmup_epochs=1.0, device="cpu", workers=0, deterministic=True, amp=False, cache="ram", mask_ratio=2,
             # A neck has an up and a depth: no mosaic, no flips up, small shifts. Grey frames have no hue.
-            mosaic=0.0, close_mosaic=0, scale=0.2, translate=0.05, hsv_h=0.0, hsv_s=0.0, hsv_v=0.2,
+            mosaic=0.0, close_mosaic=0, degrees=15.0, scale=0.35, translate=0.1, hsv_h=0.0, hsv_s=0.0, hsv_v=0.3,
             augmentations=[], val=False, plots=False, verbose=False, patience=0,
         )  # fmt: skip
         with atomic_write(weights) as temporary:
@@ -207,14 +209,14 @@ def _contained(threads: int | None = None) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def _thin_model(ultralytics: Any, folder: Path) -> Path:
-    """Write ultralytics' own yolov8-seg.yaml with our width; the file's name picks its scale 'n'."""
+def _model_file(ultralytics: Any, folder: Path, width: float) -> Path:
+    """Write ultralytics' own yolov8-seg.yaml with a width; the file's name picks its scale 'n'."""
     import yaml
 
     source = Path(ultralytics.__file__).parent / "cfg" / "models" / "v8" / "yolov8-seg.yaml"
     model = yaml.safe_load(source.read_text(encoding="utf-8"))
     depth, _, channels = model["scales"]["n"]
-    model["scales"] = {"n": [depth, WIDTH, channels]}
+    model["scales"] = {"n": [depth, width, channels]}
     path = folder / "yolov8n-seg.yaml"
     path.write_text(yaml.safe_dump(model), encoding="utf-8")
     return path

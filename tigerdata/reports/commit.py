@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tigerdata.reports.readers import Reject
+from tigerdata.rejects import Reject
 
 if TYPE_CHECKING:
     import duckdb
@@ -143,7 +143,7 @@ def note_ingest(
     kind: str,
     file: str,
     encodings: Mapping[str, int],
-    phi: tuple[str, int],
+    phi: tuple[str | None, int | None],
     counts: Mapping[str, int],
     removed: Mapping[str, int],
 ) -> None:

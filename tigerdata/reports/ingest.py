@@ -7,23 +7,19 @@ writer puts all of them into the database, or none.
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UsageError
+from tigerdata.processes import parts_folder
 from tigerdata.progress import Progress
+from tigerdata.rejects import REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
 from tigerdata.reports import personal
 from tigerdata.reports.pathology_ingest import ingest_pathology
-from tigerdata.reports.readers import Reject, Row, Source, find_sources
-from tigerdata.reports.rejects import REJECT_COLUMNS, REJECTS, Rejects, write_list
+from tigerdata.reports.readers import Row, Source, find_sources
 from tigerdata.reports.work import Done, Job, Task, run
 
 if TYPE_CHECKING:
@@ -34,7 +30,6 @@ __all__ = ["ingest_pathology", "ingest_reports"]
 
 Files = str | Path | Iterable[str | Path]
 REPORT_EVERY = 500
-_FOLDER = re.compile(r"^\.ingest-(\d+)-")
 
 
 def ingest_reports(
@@ -69,8 +64,10 @@ def ingest_reports(
     removed: Counter[str] = Counter()
     encodings: dict[str, dict[str, int]] = {}
     rejects = Rejects()
+    read: set[str] = set()
     try:
         for source in sources:
+            read |= source.files
             took = _File(ws, source, known, phi, progress)
             try:
                 took.ingest(workers)
@@ -81,7 +78,7 @@ def ingest_reports(
             removed.update(took.removed)
             encodings[source.name] = source.encodings
     finally:
-        listed = write_list(ws.path / REJECTS, REJECT_COLUMNS, "reports", rejects.rows("reports"))
+        listed = write_list(ws.path / REJECTS, REJECT_COLUMNS, "reports", rejects.rows("reports"), read)
     names = ("rows", "reports", "corrected", "already_known", "rejected", "nodules", "findings")
     result: dict[str, Any] = {name: counts[name] for name in names}
     result["personal_data_removed"] = sum(removed.values())
@@ -128,7 +125,7 @@ class _File:
         from kb.store import transaction
         from tigerdata.reports.commit import note_ingest, store_reports
 
-        with _parts_folder(self.ws) as folder:
+        with parts_folder(self.ws.path) as folder:
             run(Job(self.ws.domain, self.phi, folder), self._tasks(), workers, self._batch_done)
             self._tell("store")
             with self.ws.connect() as con, transaction(con):
@@ -209,29 +206,3 @@ class _File:
         return Task(
             row.file, row.line, report, patient, exam, key, known.shift_days(patient or report), values, row.personal
         )
-
-
-@contextmanager
-def _parts_folder(ws: Workspace) -> Iterator[Path]:
-    """A folder for parts, removed at the end; what a killed run of this machine left is removed at the beginning."""
-    for path in ws.path.glob(".ingest-*"):
-        match = _FOLDER.match(path.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".ingest-{os.getpid()}-", dir=ws.path))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":
-        return True  # signal 0 would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

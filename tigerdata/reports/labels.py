@@ -29,9 +29,11 @@ labels AS (
     LEFT JOIN by_patient p ON p.patient_id = n.patient_id
     LEFT JOIN images i ON i.image_id = n.image_id)
 """
-# Values that a report states or hedges; what it denies is not there. One row a nodule and value.
+# Values that a report states or hedges; what it denies is not there, and what was derived from masks nobody stated.
+# One row a nodule and value.
 STATED = """
 stated AS (
     SELECT DISTINCT nodule_id, attribute, value FROM findings
-    WHERE nodule_id IS NOT NULL AND value IS NOT NULL AND certainty <> 'negated')
+    WHERE nodule_id IS NOT NULL AND value IS NOT NULL AND certainty <> 'negated'
+      AND coalesce(rule, '') NOT LIKE 'derived:%')
 """

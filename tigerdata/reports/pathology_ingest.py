@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tigerdata.progress import Progress
+from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
 from tigerdata.reports import personal
-from tigerdata.reports.readers import Reject, Row, Source, find_sources
-from tigerdata.reports.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Rejects, write_list
+from tigerdata.reports.readers import Row, Source, find_sources
 
 if TYPE_CHECKING:
     import duckdb
 
     from tigerdata.identity import Pseudonyms
+    from tigerdata.sources.records import ImageRecord
     from tigerdata.workspace import Workspace
 
 # What two rows of one target say, where they contradict each other. A text that contradicts itself says so in `said`.
@@ -69,7 +70,8 @@ def ingest_pathology(
                 "SELECT subtype, count(*) FROM pathology WHERE conflict IS NULL GROUP BY ALL ORDER BY ALL"
             ).fetchall()
         )
-    write_list(ws.path / REJECTS, REJECT_COLUMNS, "pathology", rejects.rows("pathology"))
+    read = set().union(*(source.files for source in sources))
+    write_list(ws.path / REJECTS, REJECT_COLUMNS, "pathology", rejects.rows("pathology"), read)
     rows = [["pathology", *("" if cell is None else str(cell) for cell in row)] for row in conflicts]
     write_list(ws.path / CONFLICTS, CONFLICT_COLUMNS, "pathology", rows)
     names = ("rows", "pathology", "corrected", "already_known", "rejected")
@@ -142,12 +144,22 @@ def _ingest_file(
         # Cleaned before it is read: the words that name an entity are stored.
         clean = personal.redact(text, known=row.personal)
         here.update(clean.removed)
-        rows.append(_row(name, key, row, ordinal, known, parse_pathology(clean.text, ws.domain)))
+        who = (known.of("patient", values["patient_id"]), known.of("exam", values.get("exam_id")))
+        rows.append(pathology_row(name, key, who, ordinal, parse_pathology(clean.text, ws.domain), row.place))
     counts["reports"] = counts["pathology"] = len(rows)
     if replaced:
         con.execute("DELETE FROM pathology WHERE pathology_id IN (SELECT unnest(?))", [replaced])
     if rows:
         store.insert(con, "pathology", pd.DataFrame(rows, dtype=object))
+    mark_conflicts(con)
+    level = ("standard", personal.RULES)
+    note_ingest(con, "pathology", source.name, source.encodings, level, counts, here)
+    removed.update(here)
+    return counts
+
+
+def mark_conflicts(con: duckdb.DuckDBPyConnection) -> None:
+    """Write into `conflict` what the rows of one target say, wherever they disagree, in the caller's transaction."""
     con.execute("UPDATE pathology SET conflict = own_conflict")
     con.execute(
         f"""UPDATE pathology SET conflict = c.says FROM ({_CONFLICTS}) c
@@ -155,10 +167,6 @@ def _ingest_file(
               AND pathology.exam_id IS NOT DISTINCT FROM c.exam_id
               AND pathology.nodule_ordinal IS NOT DISTINCT FROM c.nodule_ordinal"""
     )
-    level = ("standard", personal.RULES)
-    note_ingest(con, "pathology", source.name, source.encodings, level, counts, here)
-    removed.update(here)
-    return counts
 
 
 def _accepted(source: Source, counts: Counter[str], rejects: Rejects) -> Iterator[Row]:
@@ -177,14 +185,30 @@ def _ordinal(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else None
 
 
-def _row(
-    name: str, key: str, row: Row, ordinal: int | None, known: Pseudonyms, parsed: Mapping[str, Any]
+def source_pathology(domain: str, known: Pseudonyms, source: str, record: ImageRecord) -> dict[str, Any]:
+    """The row of `pathology` for what an image set says of a patient's histology; the record has pseudonyms already."""
+    from tigerdata.reports.pathology import parse_pathology
+
+    key = known.digest("pathology", f"source:{source}", record.file)[:32]
+    parsed = parse_pathology(record.pathology or "", domain)
+    who = (record.patient_id, record.exam_id)
+    return pathology_row(f"p-{key[:16]}", key, who, None, parsed, record.where) | {"rule": f"source:{source}"}
+
+
+def pathology_row(
+    name: str,
+    key: str,
+    who: tuple[str | None, str | None],
+    ordinal: int | None,
+    parsed: Mapping[str, Any],
+    place: str,
 ) -> dict[str, Any]:
+    """The row of `pathology` for a parsed text; `who` are the pseudonyms of patient and examination."""
     named = [e for e in parsed["evidence"] if e["value"] == parsed["subtype"]] or parsed["evidence"]
     return {
         "pathology_id": name,
-        "patient_id": known.of("patient", row.values["patient_id"]),
-        "exam_id": known.of("exam", row.values.get("exam_id")),
+        "patient_id": who[0],
+        "exam_id": who[1],
         "nodule_ordinal": ordinal,
         "subtype": parsed["subtype"],
         "surface": named[0]["surface"] if named else None,
@@ -192,5 +216,5 @@ def _row(
         "conflict": parsed["conflict"],
         "own_conflict": parsed["conflict"],
         "source_key": key,
-        "ingested_from": row.place,
+        "ingested_from": place,
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from tigerdata.reports.work import batches, in_order
+from tigerdata.processes import batches, in_order
 
 Row = Mapping[str, Any]
 PART = 256

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kb.errors import UserError
+from tigerdata.rejects import Reject
 from tigerdata.reports.encodings import damaged, decode
 from tigerdata.reports.tables import WRONG_BYTES, open_table
 
@@ -82,15 +83,6 @@ class Row:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True)
-class Reject:
-    """A row that cannot be read, and why; never anything of its content."""
-
-    file: str
-    line: int
-    reason: str
-
-
 @dataclass
 class Source:
     """A file, or a folder of text files, to read in one go; `encodings` counts what its text files are in."""
@@ -101,6 +93,11 @@ class Source:
     mapping: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     encodings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def files(self) -> set[str]:
+        """Names that its refused rows can bear."""
+        return {self.name, *(path.name for path in self.texts)}
 
     def rows(self) -> Iterator[Row | Reject]:
         """Every row once, in order. Raises UserError for a file that cannot be read or has no column of texts."""
@@ -127,8 +124,8 @@ class Source:
             if isinstance(record, str):
                 yield Reject(self.name, line, record)
                 continue
-            values = {name: _text(record.get(column)) for name, column in columns.items()}
-            who = ((kind, _text(record.get(column))) for kind, column in personal)
+            values = {name: cell_text(record.get(column)) for name, column in columns.items()}
+            who = ((kind, cell_text(record.get(column))) for kind, column in personal)
             row = Row(
                 self.name, line, {k: v for k, v in values.items() if v}, tuple((k, v) for k, v in who if len(v) > 1)
             )
@@ -178,7 +175,8 @@ def find_sources(
     return found
 
 
-def _key(name: object) -> str:
+def column_key(name: object) -> str:
+    """A column's name without case, spaces, underscores and hyphens."""
     return str(name).lower().strip().replace("_", "").replace(" ", "").replace("-", "")
 
 
@@ -190,27 +188,27 @@ def find_columns(
     What `mapping` says goes first, then the first known name wins. Raises UserError if no column holds texts, if a
     mapped column is missing, or if two columns have the name that is asked for.
     """
-    given = {_key(column): column for column in reversed(columns)}
+    given = {column_key(column): column for column in reversed(columns)}
     found: dict[str, str] = {}
     personal: list[tuple[str, str]] = []
     for name, column in mapping.items():
-        if _key(column) not in given:
+        if column_key(column) not in given:
             raise UserError(
                 f"{file} has no column '{column}', which --map {name}={column} asks for; its columns are "
                 f"{_listed(columns)}."
             )
         if name in PERSONAL:
-            personal.append((name, given[_key(column)]))
+            personal.append((name, given[column_key(column)]))
         else:
-            found[name] = given[_key(column)]
+            found[name] = given[column_key(column)]
     taken = set(found.values()) | {column for _, column in personal}
     for name, aliases in COLUMNS.items():
-        hit = next((given[k] for k in map(_key, aliases) if k in given and given[k] not in taken), None)
+        hit = next((given[k] for k in map(column_key, aliases) if k in given and given[k] not in taken), None)
         if name not in found and hit is not None:
             found[name] = hit
             taken.add(hit)
     for kind, aliases in PERSONAL.items():
-        hits = [given[k] for k in map(_key, aliases) if k in given]
+        hits = [given[k] for k in map(column_key, aliases) if k in given]
         personal += [(kind, column) for column in hits if column not in taken]
     if not any(name in found for name in TEXTS):
         raise UserError(
@@ -231,7 +229,7 @@ def _listed(columns: list[str]) -> str:
     return (shown or "none") + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
 
 
-def _text(value: object) -> str:
+def cell_text(value: object) -> str:
     """A cell as text: ids keep leading zeros where the file has them, dates become ISO, whole numbers lose the ".0"."""
     if isinstance(value, str):
         return value.strip()

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 import kb
+from tigerdata.reports import person
 from tigerdata.reports.parser import parse
 
 STRING, INT = pa.string(), pa.int32()
@@ -38,18 +39,7 @@ SCHEMAS = {
     ),
 }  # fmt: skip
 FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
-MAX_AGE = 90.0  # an exact age beyond it points to few people (HIPAA Safe Harbor)
 PATH = re.compile(r"^(?:nodules\[(\d+)\]\.)?([\w.]+)")
-SEX = {
-    "男": "male",
-    "男性": "male",
-    "女性": "female",
-    "m": "male",
-    "male": "male",
-    "女": "female",
-    "f": "female",
-    "female": "female",
-}
 
 
 def report_rows(
@@ -74,8 +64,8 @@ def report_rows(
             failed.append(report["report_id"])
             continue
         patient, exam = report.get("patient_id"), report.get("exam_id")
-        sex = SEX.get(report.get("sex", "").strip().lower())
-        who = {"language": parsed["language"], "sex": sex, "age": _age(report.get("age", ""))}
+        sex, age = person.sex(report.get("sex", "")), person.age(report.get("age", ""))
+        who = {"language": parsed["language"], "sex": sex, "age": age}
         tables["reports"].append({**report, **who})
         for index, nodule in enumerate(parsed["nodules"]):
             tables["nodules"].append(
@@ -144,8 +134,3 @@ def _size_classes(parsed: Mapping[str, Any], base: kb.KnowledgeBase) -> list[dic
         row = _finding({**source, "value": base.size_class(largest), "rule": "size class"}, {}, base)
         rows.append({**row, "attribute": "diameter", "number": float(largest)})
     return rows
-
-
-def _age(text: str) -> float | None:
-    match = re.match(r"\s*(\d{1,3}(?:\.\d+)?)\s*(岁|years?|y|Y|$)", text)
-    return min(float(match[1]), MAX_AGE) if match else None

@@ -7,27 +7,18 @@ and never open the database; they get pseudonyms and the number of days by which
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain, islice, starmap
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
 
-from kb.errors import UserError
-from tigerdata.reports.readers import Reject
+from tigerdata.processes import batches, in_order
+from tigerdata.rejects import Reject
 
 BATCH = 1000
 AHEAD = 3
 PARSER_FAULT = "the parser fails on its text: please report this fault of the program"
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -117,41 +108,6 @@ def _known(task: Task) -> Iterator[tuple[str, str]]:
             yield "number", value
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of up to `size` items."""
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch
-
-
-def in_order(work: Callable[..., R], calls: Iterable[tuple[Any, ...]], workers: int, most: int) -> Iterator[R]:
-    """Results of `work(*call)` in the order of the calls, from `workers` processes.
-
-    At most `most` calls are taken at a time, the last of them while the others wait or run, so that memory does not
-    grow with their number. Raises what `work` raises, and UserError when a process is ended from outside; what waits is
-    then given up.
-    """
-    # "spawn": a forked child of a process with DuckDB's and Arrow's threads can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
-    waiting: deque[Future[R]] = deque()
-    try:
-        for call in calls:
-            if len(waiting) == most - 1:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(work, *call))
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise UserError("a worker process was ended from outside; run the command again with fewer workers.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], None], size: int | None = None) -> None:
     """Do all batches in order, in this process or in `workers` of them, and report each when it is done.
 
@@ -163,16 +119,3 @@ def run(job: Job, tasks: Iterable[Task], workers: int, report: Callable[[Done], 
     alone = workers < 2 or len(first) < 3
     for done in starmap(do_batch, calls) if alone else in_order(do_batch, calls, workers, AHEAD * workers + 1):
         report(done)
-
-
-def _begin() -> None:
-    """Start of a worker: let it end with its parent."""
-    # A worker whose parent was killed would wait for work for ever.
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
-
-
-def _watch(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)

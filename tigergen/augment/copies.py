@@ -6,13 +6,16 @@ of held-out patients reach with their nearest training image (Dar et al. 2024). 
 misses shifts and flips.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
+
+from tigerdata.images.duplicates import band_pass, fingerprints, pixel_hash, thumbnail, unit
+
+__all__ = ["CopyIndex", "duplicates", "fingerprints", "inside_correlation"]
 
 _SIDE = 32
 _REACH = 3
@@ -22,35 +25,21 @@ Images = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
 
 
-def band_pass(images: Images, side: int = _SIDE) -> Vectors:
-    """Thumbnails float32 [N, side, side] without fine noise (sigma 1) and without slow brightness changes (sigma 4)."""
-    small = np.stack([cv2.resize(i, (side, side), interpolation=cv2.INTER_AREA) for i in images]).astype(np.float32)
-    return gaussian_filter(small, (0, 1, 1)) - gaussian_filter(small, (0, 4, 4))
-
-
-def _unit(v: Vectors) -> Vectors:
-    """Rows with mean 0 and norm 1; a constant row becomes zero, which resembles nothing."""
-    v = v - v.mean(-1, keepdims=True)
-    norm = np.linalg.norm(v, axis=-1, keepdims=True)
-    return np.divide(v, norm, out=np.zeros_like(v), where=norm > 1e-3)
+def _thumbnails(images: Images) -> Images:
+    return np.stack([thumbnail(image, _SIDE) for image in images])
 
 
 def _centres(images: Images) -> Vectors:
     inner = slice(_REACH, _REACH + _CROP)
-    return _unit(band_pass(images)[:, inner, inner].reshape(len(images), -1))
+    return unit(band_pass(_thumbnails(images))[:, inner, inner].reshape(len(images), -1))
 
 
 def _moved(images: Images) -> Vectors:
     """All mirrored and shifted crops [N, 2 * 49, D] of each image: shifts of up to 9 % in steps of 3 %."""
-    thumbs = band_pass(images)
+    thumbs = band_pass(_thumbnails(images))
     both = np.stack([thumbs, thumbs[:, :, ::-1]], axis=1)
     windows = np.lib.stride_tricks.sliding_window_view(both, (_CROP, _CROP), axis=(2, 3))
-    return _unit(np.ascontiguousarray(windows).reshape(len(images), -1, _CROP * _CROP))
-
-
-def pixel_hash(image: Images) -> str:
-    """SHA-256 of the decoded pixels and their shape, so that another file format hides nothing."""
-    return hashlib.sha256(str(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+    return unit(np.ascontiguousarray(windows).reshape(len(images), -1, _CROP * _CROP))
 
 
 @dataclass
@@ -127,11 +116,6 @@ def inside_correlation(image: Images, donor: Images, mask: NDArray[np.generic]) 
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm > 1e-3 else 0.0
-
-
-def fingerprints(images: Images) -> NDArray[np.float16]:
-    """Unit vectors [N, 400] whose products are correlations without shift: for duplicates among the generated."""
-    return _unit(band_pass(images, 20).reshape(len(images), -1)).astype(np.float16)
 
 
 def duplicates(prints: NDArray[np.float16], threshold: float, chunk: int = 1024) -> list[tuple[int, int, float]]:

@@ -1,20 +1,17 @@
 """The report: one HTML file that opens anywhere, without network, and says no more than the intervals allow."""
 
-import base64
-import io
 import json
 import os
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from kb.files import atomic_write, read_json
+from tigerdata import page
 from tigerdata.manifest import manifest_of
+from tigerdata.page import data_uri
 from tigergen import workshop
 from tigergen.evaluation import svg
 from tigergen.evaluation.arm_stats import summarise
@@ -52,9 +49,9 @@ def write_report(
     measured = read_evaluation(folder) or workshop.evaluate(ws, folder)
     place = Path(arms) if arms is not None else arms_folder(ws, target)
     compared = summarise(place) if (place / "arms.json").is_file() else None
-    page = render(gather(ws, folder, plan, target, measured, compared))
+    html = render(gather(ws, folder, plan, target, measured, compared))
     with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(html, encoding="utf-8")
     verdict = compared["verdict"] if compared else _no_verdict()
     figures: dict[str, Any] = {"report": str(path), "verdict": verdict["text"], "kind": verdict["kind"]}
     if compared:
@@ -70,14 +67,12 @@ def _no_verdict() -> dict[str, str]:
 
 def render(facts: dict[str, Any]) -> str:
     """The page from its facts; every value is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = figure
-    environment.filters["signed"] = lambda v: f"{v:+.3f}".replace("-", "−")
-    environment.filters["percent"] = lambda v: "–" if v is None else f"{100 * v:.0f} %"
-    template = files("tigergen.evaluation").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(**facts)
+    filters = {
+        "figure": figure,
+        "signed": lambda v: f"{v:+.3f}".replace("-", "−"),
+        "percent": lambda v: "–" if v is None else f"{100 * v:.0f} %",
+    }
+    return page.render("tigergen.evaluation", "report.html", facts, filters)
 
 
 def figure(value: float | None, digits: int = 3) -> str:
@@ -151,13 +146,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return out
-
-
-def data_uri(image: NDArray[np.uint8]) -> str:
-    """A gray image uint8 [H, W] as a data: address."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _grids(folder: Path, kept: Any, train: Any, target: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from tigerdata import regions
 from tigerdata.images.ingest import ingest_images
 from tigerdata.regions import masks
 from tigerdata.regions.segment import dice
+from tigerdata.splits import split
 from tigerdata.workspace import Workspace
 
 
@@ -97,5 +98,8 @@ def test_missing_weights_and_missing_files_are_one_sentence(ws: Workspace, liste
 
 
 def test_training_needs_a_split_and_enough_masks(small_ws: Workspace) -> None:
-    with pytest.raises(UserError, match="Only 0 imported"):
+    with pytest.raises(UserError, match="Only 0 imported nodule masks"):
         regions.train_segmenter(small_ws)
+    split(small_ws)
+    with pytest.raises(UserError, match="Only 0 imported gland masks"):
+        regions.train_segmenter(small_ws, kind="gland")

@@ -34,7 +34,7 @@ TRAIN = textwrap.dedent(
         generators = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         return *generators, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     before = state()
-    result = regions.train_segmenter(ws, out=sys.argv[2], imgsz=64, epochs=int(sys.argv[3]))
+    result = regions.train_segmenter(ws, out=sys.argv[2], model="yolo", width=0.5, imgsz=64, epochs=int(sys.argv[3]))
     result["filled"] = regions.segment(ws, weights=result["weights"], min_score=0.0)
     result["untouched"] = [a == b for a, b in zip(before, state())]
     print(json.dumps(result))
@@ -97,13 +97,14 @@ def test_the_same_seed_gives_the_same_weights_whatever_ran_before(tmp_path: Path
         frames.append((np.where(mask, 40, 140).astype(np.uint8), mask))
     digests = []
     for name in ("a", "b"):
-        yolo.train(frames, tmp_path / f"{name}.pt", imgsz=64, epochs=1, threads=1, seed=3)
+        yolo.train(frames, tmp_path / f"{name}.pt", "gland", yolo.Recipe(imgsz=64, epochs=1, width=0.125), seed=3)
         np.random.default_rng().random()
         torch.rand(7)
         segmenter = yolo.YoloSegmenter(tmp_path / f"{name}.pt")
         weights = segmenter._model.model.state_dict().values()
         digests.append(hashlib.sha256(b"".join(v.numpy().tobytes() for v in weights)).hexdigest())
     assert digests[0] == digests[1]
+    assert segmenter.kind == "gland"
     found, scores = segmenter.predict(np.stack([frames[0][0]] * 2))
     assert found.shape == (2, 64, 80) and found.dtype == bool and scores.shape == (2,)
     np.testing.assert_array_equal(found[0], found[1])
@@ -118,12 +119,6 @@ def test_outlines_close_on_the_mask_they_came_from() -> None:
     cv2.fillPoly(redrawn, [np.rint(points).astype(np.int32)], 1)
     np.testing.assert_array_equal(redrawn.astype(bool), mask)
     assert yolo.outlines(np.zeros((60, 100), bool)) == []
-
-
-def test_fit_pads_right_and_below_and_keeps_the_aspect() -> None:
-    frame = np.full((50, 100), 200, np.uint8)
-    small = yolo.fit(frame, 20)
-    assert (small[:10] == 200).all() and not small[10:].any()
 
 
 def test_only_one_module_imports_ultralytics() -> None:

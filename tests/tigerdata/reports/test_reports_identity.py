@@ -41,7 +41,7 @@ def test_everything_links_and_nothing_personal_is_in_the_database(study: Workspa
         linked = con.execute(
             """SELECT p.subtype, i.exam_id = r.exam_id, n.report_id = r.report_id FROM reports r
                JOIN pathology p USING (patient_id, exam_id) JOIN images i USING (patient_id, exam_id)
-               JOIN nodules n USING (report_id) JOIN patients USING (patient_id)"""
+               JOIN nodules n ON n.report_id = r.report_id JOIN patients USING (patient_id)"""
         ).fetchall()
         tables = [row[0] for row in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
         everything = "".join(str(con.execute(f'FROM "{table}"').fetchall()) for table in tables)

@@ -93,7 +93,8 @@ def test_rejects_name_the_line_and_not_the_text(ws: Workspace, tmp_path: Path) -
     counts = ingest_reports(ws, other)
     assert (counts["rows"], counts["rejected"]) == (4, 4)
     listed = (ws.path / "rejects.csv").read_text(encoding="utf-8")
-    assert listed == table + (
+    first = "reports,export.csv,4,no text,1\n"  # of the file before, which nobody has corrected yet
+    assert listed == table + first + (
         "reports,other.csv,2,its report id belongs to a report of another patient,1\nreports,other.csv,3-5,no text,3\n"
     )
     assert "Normal" not in listed
@@ -101,6 +102,10 @@ def test_rejects_name_the_line_and_not_the_text(ws: Workspace, tmp_path: Path) -
     # What is right again is no longer listed.
     other.write_text("report_id,text\nx,Normal thyroid.\n", encoding="utf-8")
     ingest_reports(ws, other)
+    assert (ws.path / "rejects.csv").read_text(encoding="utf-8") == table + first
+    lines = file.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    file.write_text("".join(lines[:3] + lines[4:]), encoding="utf-8-sig")
+    ingest_reports(ws, file)
     assert not (ws.path / "rejects.csv").exists()
 
 

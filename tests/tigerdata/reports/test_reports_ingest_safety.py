@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tigerdata import processes
 from tigerdata.identity import KEY_FILE
 from tigerdata.reports import work
 from tigerdata.reports.ingest import ingest_reports
@@ -165,7 +166,7 @@ def test_batches_do_not_pile_up(tmp_path: Path) -> None:
     def batch_done(_: Any) -> None:
         done.append(len(read))
 
-    assert list(work.batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert list(processes.batches(range(5), 2)) == [[0, 1], [2, 3], [4]]
 
     class Pool:
         """Runs at once, in this process, and remembers how far reading was ahead."""
@@ -181,10 +182,10 @@ def test_batches_do_not_pile_up(tmp_path: Path) -> None:
 
         def shutdown(self, **_: Any) -> None: ...
 
-    original = work.ProcessPoolExecutor
-    work.ProcessPoolExecutor = Pool  # type: ignore[assignment,misc]
+    original = processes.ProcessPoolExecutor
+    processes.ProcessPoolExecutor = Pool  # type: ignore[assignment,misc]
     try:
         work.run(work.Job("thyroid", "standard", tmp_path), tasks(), 2, batch_done, size=1)
     finally:
-        work.ProcessPoolExecutor = original  # type: ignore[misc]
+        processes.ProcessPoolExecutor = original  # type: ignore[misc]
     assert done[:3] == [7, 8, 9] and len(done) == 20
