@@ -88,7 +88,14 @@ def test_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {"FTC", "PTC", "benign"} <= names
 
 
-USAGE = ("class=number", "not of the form name=column", "--ids none", "either --target CLASS or --unknown")
+USAGE = (
+    "class=number",
+    "not of the form name=column",
+    "--ids none",
+    "either --target CLASS or --unknown",
+    "--phi lax",
+    "no encoding 'x'",
+)
 
 
 @pytest.mark.parametrize(

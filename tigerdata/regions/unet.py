@@ -7,6 +7,7 @@ cross-entropy. Weights are safetensors; what is needed to use them lies in `segm
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -214,7 +215,8 @@ def train(
             _follow(average, net, min(recipe.ema, (1 + step) / (10 + step)))
             if progress:
                 progress({"stage": "train segmenter", "step": step + 1, "steps": steps, "loss": float(error.detach())})
-    told = {"kind": kind, "imgsz": str(recipe.imgsz), "widths": ",".join(map(str, recipe.widths))}
+    # One entry: safetensors writes several in no fixed order, and the same weights would have another hash.
+    told = {"unet": json.dumps({"kind": kind, "imgsz": recipe.imgsz, "widths": list(recipe.widths)})}
     with atomic_write(weights) as temporary:
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary, metadata=told)
 
@@ -233,12 +235,12 @@ class UNetSegmenter:
         self.sha256 = sha256_file(self.path)
         try:
             with safe_open(self.path, framework="pt") as file:
-                told = file.metadata() or {}
+                told = json.loads((file.metadata() or {})["unet"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             self.kind, self._size = told["kind"], int(told["imgsz"])
-            self._net = network([int(width) for width in told["widths"].split(",")])
+            self._net = network(told["widths"])
             self._net.load_state_dict(state)
-        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{self.path} holds no U-Net of TigerData; train one again.") from error
         self._net.eval().to(memory_format=torch.channels_last)
 

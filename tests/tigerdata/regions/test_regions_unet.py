@@ -23,7 +23,7 @@ from tigerdata.regions.square import fit, unfit
 from tigerdata.splits import split
 from tigerdata.workspace import Workspace
 
-SMALL = unet.Recipe(imgsz=64, epochs=12, widths=(8, 16, 24, 32), batch=4)
+SMALL = unet.Recipe(imgsz=64, epochs=24, widths=(8, 16, 24, 32), batch=4)
 
 
 def logits(probability: np.ndarray) -> torch.Tensor:
@@ -215,6 +215,6 @@ def test_bad_input_is_one_sentence(small_ws: Workspace, tmp_path: Path) -> None:
             regions.open_segmenter(broken)
     from safetensors.torch import save_file
 
-    save_file({"x": torch.zeros(2)}, broken, metadata={"kind": "nodule", "imgsz": "64", "widths": "8,8"})
+    save_file({"x": torch.zeros(2)}, broken, metadata={"unet": '{"kind": "nodule", "imgsz": 64, "widths": [8, 8]}'})
     with pytest.raises(UserError, match="holds no U-Net"):
         regions.open_segmenter(broken)
