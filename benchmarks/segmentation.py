@@ -1,7 +1,7 @@
 """Segmenters trained from scratch on real frames: U-Net beside YOLO, nodules of DDTI and glands of a frame series.
 
 Usage: python benchmarks/segmentation.py FOLDER OUT [--task nodule|gland] [--model unet|yolo] [--imgsz N] [--epochs N]
-       [--test]
+       [--start FOLDER] [--test]
 
 FOLDER holds `ddti/` and `gland/`. A run trains once (the same command again only measures), then prints inputs,
 settings, processor minutes and the figures of the validation part; `--test` opens the test part, notes in
@@ -43,9 +43,9 @@ PARTS = ("train", "val", "test")
 # Passes over the training part that stay below 40 minutes of one thread (AMD EPYC, AVX-512 with bfloat16).
 RECIPES: dict[tuple[str, str], dict[str, int]] = {
     ("nodule", "unet"): {"imgsz": 192, "epochs": 60},
-    ("nodule", "yolo"): {"imgsz": 192, "epochs": 40},
-    ("gland", "unet"): {"imgsz": 192, "epochs": 40},
-    ("gland", "yolo"): {"imgsz": 192, "epochs": 24},
+    ("nodule", "yolo"): {"imgsz": 192, "epochs": 30},
+    ("gland", "unet"): {"imgsz": 192, "epochs": 130},
+    ("gland", "yolo"): {"imgsz": 192, "epochs": 30},
 }
 
 
@@ -193,14 +193,17 @@ def main() -> None:
     parser.add_argument("--model", choices=("unet", "yolo"), default="unet")
     parser.add_argument("--imgsz", type=int)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--start", type=Path, help="folder of a U-Net whose weights the training begins with")
     parser.add_argument("--test", action="store_true", help="open the test part")
     a = parser.parse_args()
     recipe = RECIPES[a.task, a.model] | {k: v for k in ("imgsz", "epochs") if (v := getattr(a, k))}
     ws = (nodules if a.task == "nodule" else glands)(a.folder, a.out / a.task)
     tell({"task": a.task, **{p: len(held_out(ws, a.task, p)) for p in PARTS}})
     model = a.out / f"{a.task}-{a.model}-{recipe['imgsz']}-{recipe['epochs']}"
+    if a.start:
+        model = model.with_name(model.name + "-after-" + a.start.name)
     if not (model / SETTINGS).exists():
-        regions.train_segmenter(ws, model, kind=a.task, model=a.model, **recipe, progress=reporter())
+        regions.train_segmenter(ws, model, kind=a.task, model=a.model, **recipe, start=a.start, progress=reporter())
     saved = json.loads((model / SETTINGS).read_text(encoding="utf-8"))
     tell({"settings": saved["settings"], "minutes": saved["result"]["minutes"]})
     tell(measure(ws, a.task, model, "val", None))
