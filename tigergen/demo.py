@@ -59,7 +59,7 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1300, segmenter_epochs=7, generated=300, iterations=400),
+    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1150, segmenter_epochs=6, generated=300, iterations=400),
     # An hour on two cores.
     "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=9, generated=500, iterations=800),
 }
