@@ -5,17 +5,13 @@ other places each time. The result must not depend on the number of processes, a
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
-from inputs import resident
+from inputs import measured
 
 SIDE, MUST_SPEEDUP, MUST_GROWTH_MB = 512, 1.7, 60.0
 IMAGES = 500
@@ -98,18 +94,10 @@ def run(folder: Path, images: Path, workers: int) -> dict[str, float]:
     workspace = Workspace.create(folder).path
     (folder.parent / "conditions_of.py").write_text(CONDITIONS, encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(folder.parent), os.environ.get("PYTHONPATH")]))
-    words = [sys.executable, "-c", CODE, str(workspace), str(images), str(workers)]
     # One thread a process: OpenCV and BLAS would use the second core for the first process.
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, resident(process.pid))
-        time.sleep(0.05)
-    assert process.stdout is not None
-    if process.returncode:
-        raise SystemExit("the ingest failed")
-    return {"mb": peak / 1e6, **json.loads(process.stdout.read().splitlines()[-1])}
+    found = measured(CODE, workspace, images, workers, env=env)
+    return {"mb": found.pop("peak") / 1e6, **found}
 
 
 def main() -> None:

@@ -7,15 +7,12 @@ without it, simulated reports. The second run has to add nothing.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from inputs import real_texts, resident, simulated_texts
+from inputs import measured, real_texts, simulated_texts
 
 from tigerdata.processes import cores
 
@@ -55,16 +52,8 @@ if __name__ == '__main__':
 
 def ingest(workspace: Path, file: Path, workers: int) -> dict[str, float]:
     """One ingest in a process of its own: seconds, peak memory of it and its workers together in GB, counts."""
-    words = [sys.executable, "-c", CODE, str(workspace), str(file), str(workers)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, resident(process.pid))
-        time.sleep(0.1)
-    assert process.stdout is not None
-    if process.returncode:
-        raise SystemExit("the ingest failed")
-    return {"gb": peak / 1e9, **json.loads(process.stdout.read().splitlines()[-1])}
+    found = measured(CODE, workspace, file, workers)
+    return {"gb": found.pop("peak") / 1e9, **found}
 
 
 def main() -> None:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 
-def real_texts(folder: Path) -> list[str]:
-    """The thyroid texts of a folder of real data, repetitions included; `_2DS_`, `_SCM_` … stand where sizes were."""
-    parts = json.loads((folder / "reports_zh" / "thyroid.json").read_text(encoding="utf-8"))
+def real_texts(folder: Path, organ: str = "thyroid") -> list[str]:
+    """The texts of a folder of real data, repetitions included; `_2DS_`, `_SCM_` … stand where sizes were."""
+    parts = json.loads((folder / "reports_zh" / f"{organ}.json").read_text(encoding="utf-8"))
     return [row["finding"] for rows in parts.values() for row in rows]
 
 
@@ -28,6 +31,21 @@ def simulated_texts(images: int, seed: int, languages: Sequence[str] = ("zh", "e
             report = write_report(patient, visit, visit.planes, tuple(languages), corpus.stated_fraction, rng)
             texts.append(join_columns(report.findings, report.impression))
     return texts
+
+
+def measured(code: str, *arguments: object, env: dict[str, str] | None = None) -> dict[str, float]:
+    """Run Python code in a process of its own: the JSON of its last line, and `peak`, bytes it and its workers held."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=env
+    )
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid))
+        time.sleep(0.05)
+    assert process.stdout is not None
+    if process.returncode:
+        raise SystemExit("the measured program failed")
+    return {"peak": peak, **json.loads(process.stdout.read().splitlines()[-1])}
 
 
 def resident(pid: int) -> int:

@@ -5,9 +5,10 @@ Usage: TIGER_REAL_DATA=DIR python benchmarks/unread_words.py
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+
+from inputs import real_texts
 
 from tigerdata.reports.parser import parse
 from tigerdata.reports.unread import coverage
@@ -16,8 +17,7 @@ from tigerdata.reports.unread import coverage
 def main() -> None:
     folder = Path(os.environ["TIGER_REAL_DATA"])
     for organ in ("thyroid", "breast"):
-        parts = json.loads((folder / "reports_zh" / f"{organ}.json").read_text(encoding="utf-8"))
-        texts = [row["finding"] for rows in parts.values() for row in rows]
+        texts = real_texts(folder, organ)
         rows = [(text, row) for text in texts for row in parse(text, organ)["evidence"]]
         wrong = sum(text[row["start"] : row["end"]] != row["surface"] for text, row in rows)
         found = coverage(texts, organ)

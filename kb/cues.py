@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kb.errors import UserError
 from kb.locate import DOMAINS, Place, is_path, locate
-from kb.needed import Lookup
+from kb.needed import CHINESE, Lookup
 from kb.yamlfile import Key, Lines, checked, expand, read_yaml
 
 NOTHING = re.compile(r"(?!)")
@@ -159,7 +159,7 @@ class Cues(BaseModel):
 def _letters(pattern: str) -> tuple[bool, bool]:
     """Whether a pattern names Chinese characters and Latin letters (\\s and \\d are no letters)."""
     plain = re.sub(r"\\.", "", pattern)
-    return bool(re.search("[㐀-䶿一-鿿]", plain)), bool(re.search("[a-z]", plain))
+    return bool(CHINESE.search(plain)), bool(re.search("[a-z]", plain))
 
 
 def _only_latin(pattern: str) -> bool:

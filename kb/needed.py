@@ -12,7 +12,8 @@ from operator import add
 from typing import NamedTuple
 
 Keys = frozenset[str]
-CHINESE = re.compile("[㐀-䶿一-鿿]")
+CJK = "㐀-䶿一-鿿"  # Chinese characters, as a class of a pattern
+CHINESE = re.compile(f"[{CJK}]")
 SPACE = re.compile(r"\s")
 # Characters that many clauses of an ultrasound report hold.
 COMMON = "见可大不叶声回结节右左上下前内性状体甲及个区一分"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kb.errors import UserError
-from tigerdata.images.sector import sector
+from tigerdata.images.sector import core, sector
 
 # Smoothing before Sobel, in pixels of the target grid. Light on purpose: the local energy of the speckle follows the
 # tissue's brightness, so a map that keeps it tells the generator how bright each organ is, not only where it ends. On
@@ -161,13 +161,11 @@ def quality_scores(image: NDArray[np.uint8]) -> dict[str, float]:
     inside = sector(frame.astype(np.uint8))
     if not inside.any():
         return {"definition": 0.0, "detail": 0.0, "brightness": 0.0}
-    # The sector's own border is a sharp edge of the display, not of the anatomy.
-    core = np.asarray(cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)), dtype=bool)
-    core = core if core.any() else inside
+    inner = core(inside)
     laplacian = cv2.Laplacian(frame, cv2.CV_32F)
     return {
-        "definition": float(laplacian[core].var()),
-        "detail": float((sobel_magnitude(frame)[core] > DETAIL_GRADIENT).mean()),
+        "definition": float(laplacian[inner].var()),
+        "detail": float((sobel_magnitude(frame)[inner] > DETAIL_GRADIENT).mean()),
         "brightness": float(frame[inside].mean()),
     }
 

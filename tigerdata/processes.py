@@ -1,4 +1,4 @@
-"""Work over several processes, in order, and the hidden folder in which their results wait for the one writer."""
+"""Work over several processes or threads, and the hidden folder in which results wait for the one writer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kb.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +75,32 @@ def parts_folder(workspace: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_part(folder: Path, table: str, number: int, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Leave rows of a table as a part in the folder of parts; columns left out become NULL."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / f"{table}-{number:06d}.parquet")
+
+
+def part_files(folder: Path, table: str) -> list[str]:
+    """The parts of a table, in order."""
+    return [str(path) for path in sorted(folder.glob(f"{table}-*.parquet"))]
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads in the block (0: as it is): sums, hence the last bits, depend on their number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _alive(pid: int) -> bool:

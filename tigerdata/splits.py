@@ -74,14 +74,18 @@ def assign(labels: Mapping[str, str], val: float, test: float, seed: int) -> dic
     parts = {}
     for label in sorted(by_label):
         members = by_label[label]
-        digest = hashlib.sha256(f"{seed}:{label}".encode()).digest()
-        order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(members))
+        order = _draws(f"{seed}:{label}").permutation(len(members))
         spare = len(members) - 1  # one group is train's, whatever the shares say
         n_test = min(spare, max(round(test * len(members)), int(test > 0)))
         n_val = min(spare - n_test, max(round(val * len(members)), int(val > 0)))
         for rank, index in enumerate(order):
             parts[members[index]] = "test" if rank < n_test else "val" if rank < n_test + n_val else "train"
     return parts
+
+
+def _draws(name: str) -> np.random.Generator:
+    """Random numbers that depend on a name alone."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
 
 
 def thin(
@@ -99,8 +103,7 @@ def thin(
         if not sizes or limit < 1:
             known = ", ".join(sorted({own for own in labels if own}))
             raise UserError(f"Class '{label}' cannot be thinned to {limit} training images; classes here: {known}.")
-        digest = hashlib.sha256(f"{seed}:thin:{label}".encode()).digest()
-        order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(sorted(sizes))
+        order = _draws(f"{seed}:thin:{label}").permutation(sorted(sizes))
         kept = 0
         for group in (int(g) for g in order):
             if kept and kept + sizes[group] > limit:
@@ -186,8 +189,7 @@ def deal(labels: Mapping[str, str], sizes: Mapping[str, int], folds: int, seed: 
     groups_in, images_in = [0] * folds, [0] * folds
     for label in sorted(set(labels.values())):
         members = [group for group in sorted(labels) if labels[group] == label]
-        digest = hashlib.sha256(f"{seed}:fold:{label}".encode()).digest()
-        order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(members))
+        order = _draws(f"{seed}:fold:{label}").permutation(len(members))
         own = [0] * folds
         for group in sorted((members[i] for i in order), key=lambda g: -sizes[g]):
             fold = min(range(folds), key=lambda f: (own[f], groups_in[f], images_in[f]))

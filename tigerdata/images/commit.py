@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tigerdata.processes import part_files
+from tigerdata.reports.person import fill_patients
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 _TEXT, _INT, _REAL, _BOOL = "string", "int64", "float64", "bool"
 _IDS = dict.fromkeys(("image_id", "patient_id", "exam_id"), _TEXT)
@@ -43,17 +46,13 @@ COLUMNS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def write_part(folder: Path, table: str, number: int, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Leave rows of a table as `<table>-<number>.parquet` in the folder of parts; columns left out become NULL."""
+def schema(table: str) -> pa.Schema:
+    """Columns and types of the parts of a table."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, getattr(pa, "bool_" if kind == _BOOL else kind)()) for name, kind in _types(table)])
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / f"{table}-{number:06d}.parquet")
-
-
-def _types(table: str) -> list[tuple[str, str]]:
-    return list(COLUMNS[table].items())
+    return pa.schema(
+        [(name, getattr(pa, "bool_" if kind == _BOOL else kind)()) for name, kind in COLUMNS[table].items()]
+    )
 
 
 def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]:
@@ -65,7 +64,7 @@ def store_images(con: duckdb.DuckDBPyConnection, folder: Path) -> dict[str, int]
     """
     from tigerdata.reports.pathology_ingest import mark_conflicts
 
-    parts = {name: [str(p) for p in sorted(folder.glob(f"{name}-*.parquet"))] for name in COLUMNS}
+    parts = {name: part_files(folder, name) for name in COLUMNS}
     con.execute("CREATE OR REPLACE TEMP TABLE _images AS SELECT * FROM read_parquet(?)", [parts["images"]])
     con.execute(
         """CREATE OR REPLACE TEMP TABLE _gone AS SELECT image_id FROM images WHERE image_id NOT IN
@@ -121,17 +120,7 @@ def _patients(con: duckdb.DuckDBPyConnection, files: list[str]) -> int:
            FROM read_parquet(?) GROUP BY patient_id ORDER BY patient_id""",
         [files],
     )
-    row = con.execute(
-        """SELECT count(*) FROM _patients n LEFT JOIN patients p USING (patient_id)
-           WHERE n.differs OR lower(left(p.sex, 1)) <> lower(left(n.sex, 1))"""
-    ).fetchone()
-    con.execute(
-        """INSERT INTO patients BY NAME SELECT * EXCLUDE (differs) FROM _patients
-           ON CONFLICT (patient_id) DO UPDATE SET sex = coalesce(patients.sex, excluded.sex),
-                                                  age = coalesce(patients.age, excluded.age)"""
-    )
-    con.execute("DROP TABLE _patients")
-    return row[0] if row else 0
+    return fill_patients(con)
 
 
 def owners(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, str | None]]:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
 from kb.files import sha256_file
-from tigerdata.images.commit import COLUMNS, owners, store_images, write_part
+from tigerdata.images.commit import COLUMNS, owners, schema, store_images
 from tigerdata.images.frames import Refused, inside
 from tigerdata.images.links import NamePattern, compile_pattern
 from tigerdata.images.take import Item, Job, Taken, take_part
-from tigerdata.processes import batches, in_order, parts_folder
+from tigerdata.processes import batches, in_order, parts_folder, write_part
 from tigerdata.progress import Progress
 from tigerdata.rejects import CONFLICT_COLUMNS, CONFLICTS, REJECT_COLUMNS, REJECTS, Reject, Rejects, write_list
 from tigerdata.reports.pathology_ingest import source_pathology
@@ -233,7 +233,7 @@ class _Intake:
     def _write(self, number: int, tables: dict[str, list[dict[str, Any]]]) -> None:
         for name in COLUMNS:
             if tables.get(name) or number == 1:  # an empty part stands for a table without rows
-                write_part(self.folder, name, number, tables.get(name, ()))
+                write_part(self.folder, name, number, tables.get(name, []), schema(name))
 
     def _reject(self, number: int, record: ImageRecord, code: str) -> None:
         self.rejected.append((number, record.where, code))

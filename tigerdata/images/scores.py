@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tigerdata.conditions import QUALITY_SIDE
 from tigerdata.images import burned_in
-from tigerdata.images.sector import sector
+from tigerdata.images.sector import core, sector
 
 Frame = NDArray[np.uint8]
 # Laplacian variance (squared grey levels, at 256 pixels) that counts as fully sharp. The median of DDTI frames is 770,
@@ -36,12 +36,10 @@ def sharpness(frame: Frame) -> float:
     if scale < 1:
         shape = (max(8, round(frame.shape[1] * scale)), max(8, round(frame.shape[0] * scale)))
         frame = np.asarray(cv2.resize(frame, shape, interpolation=cv2.INTER_AREA))
-    inside = sector(frame)
-    core = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # the sector's own border is sharp
-    core = core if core.any() else inside
-    if not core.any():
+    inner = core(sector(frame))
+    if not inner.any():
         return 0.0
-    return min(1.0, float(cv2.Laplacian(frame.astype(np.float32), cv2.CV_32F)[core].var()) / SHARP)
+    return min(1.0, float(cv2.Laplacian(frame.astype(np.float32), cv2.CV_32F)[inner].var()) / SHARP)
 
 
 def light(frame: Frame) -> float:

@@ -43,6 +43,12 @@ def sector(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return filled.astype(bool)
 
 
+def core(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a sector [H, W] without its border, which is the display's, not the anatomy's; all of a thin one."""
+    inner = np.asarray(cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)), dtype=bool)
+    return inner if inner.any() else inside
+
+
 def hull(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return the convex hull of everything broad and bright in a uint8 frame [H, W]: the field that the probe scans.
 

@@ -20,7 +20,7 @@ KINDS = ("nodule", "gland")
 # Share of the frame below which a nodule is hardly drawn, and above which a mask is rather the frame itself.
 TINY = 0.002
 LARGE = 0.6
-# A part of a mask below this share of the largest one is a speck, not a second nodule.
+# A part of a mask below this share of the largest one is a speck, not a second nodule and no part of a gland.
 SPECK = 0.05
 # A strip along the whole border, at most this share of the frame thick, is a line of a drawing tool and no organ: three
 # of the seven masks of the Tiger release have one, 11 or 12 pixels thick.

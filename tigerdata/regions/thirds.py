@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tigerdata.regions.masks import SPECK
+
 Window = tuple[float, float]
 UPPER, MIDDLE, LOWER = (0.0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1.0)
 POLES: dict[str, Window] = {
@@ -34,8 +36,6 @@ SIDES: dict[str, Window] = {"right": UPPER, "isthmus": MIDDLE, "left": LOWER}
 SHOWN = ("left", "right", "isthmus", "both")
 # Part of each lobe's thickness that a gland between two lobes may have, to be called an isthmus.
 WAIST = 0.5
-# Parts of the gland below this share of the largest one are specks of a segmentation.
-SPECK = 0.05
 
 
 @dataclass(frozen=True)

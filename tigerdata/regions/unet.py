@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import atomic_write, sha256_file
 from tigerdata.images.augment import Together
+from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
 from tigerdata.regions.square import fit, unfit
 
@@ -111,14 +112,9 @@ def _own_torch(threads: int, seed: int) -> Iterator[None]:
     """Seed torch's generator and set its threads inside the block only."""
     import torch
 
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    with torch_threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        yield
 
 
 def _tensors(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.bool_]]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import atomic_write, sha256_file
+from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
 from tigerdata.regions.square import fit, unfit
 
@@ -191,18 +192,16 @@ def train(
 
 
 @contextmanager
-def _contained(threads: int | None = None) -> Iterator[None]:
+def _contained(threads: int = 0) -> Iterator[None]:
     """Undo what ultralytics does to the whole process: it seeds three global generators, sets determinism, prints."""
     import torch
 
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        torch.set_num_threads(threads or before)
-        with redirect_stdout(io.StringIO()):
+        with torch_threads(threads), redirect_stdout(io.StringIO()):
             yield
     finally:
-        torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic)
         random.setstate(states[0])
         np.random.set_state(states[1])

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from kb.cues import Cues, load_cues
+from kb.needed import CJK
 from tigerdata.reports.sheets import Sheet, sheet_of
-from tigerdata.reports.text import CJK
 
 HEADINGS = ("findings", "impression", "pathology", "before", "after")
 CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"

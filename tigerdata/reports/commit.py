@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tigerdata.processes import part_files
 from tigerdata.rejects import Reject
+from tigerdata.reports.person import fill_patients
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,7 +46,7 @@ def store_reports(con: duckdb.DuckDBPyConnection, folder: Path, level: str) -> S
     versions away. A report id that belongs to another patient is refused.
     """
     out = Stored()
-    parts = {name: _parts(folder, name) for name in ("reports", "nodules", "findings")}
+    parts = {name: part_files(folder, name) for name in ("reports", "nodules", "findings")}
     con.execute("CREATE OR REPLACE TEMP TABLE _new AS SELECT * FROM read_parquet(?)", [parts["reports"]])
     con.execute("CREATE OR REPLACE TEMP TABLE _fate AS " + _FATE)
     fates = dict(con.execute("SELECT fate, count(*) FROM _fate GROUP BY fate").fetchall())
@@ -125,17 +127,7 @@ def _patients(con: duckdb.DuckDBPyConnection) -> int:
            FROM _new JOIN _fate USING (report_id)
            WHERE patient_id IS NOT NULL AND fate <> 'refused' GROUP BY patient_id ORDER BY min(line)"""
     )
-    row = con.execute(
-        """SELECT count(*) FROM _patients n LEFT JOIN patients p USING (patient_id)
-           WHERE n.differs OR lower(left(p.sex, 1)) <> lower(left(n.sex, 1))"""
-    ).fetchone()
-    con.execute(
-        """INSERT INTO patients BY NAME SELECT * EXCLUDE (differs) FROM _patients
-           ON CONFLICT (patient_id) DO UPDATE SET sex = coalesce(patients.sex, excluded.sex),
-                                                  age = coalesce(patients.age, excluded.age)"""
-    )
-    con.execute("DROP TABLE _patients")
-    return row[0] if row else 0
+    return fill_patients(con)
 
 
 def note_ingest(
@@ -166,7 +158,3 @@ def note_ingest(
             counts["already_known"], counts["rejected"], json.dumps(dict(sorted(removed.items()))),
         ],
     )  # fmt: skip
-
-
-def _parts(folder: Path, name: str) -> list[str]:
-    return [str(path) for path in sorted(folder.glob(f"{name}-*.parquet"))]

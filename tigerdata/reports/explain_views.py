@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tigerdata import page
 from tigerdata.reports.explain import Explanation, Mark, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-TEMPLATE = Path(__file__).with_name("explain.html")
 GOLDEN = 0.381966  # hues a golden section apart stay apart, however many attributes a domain has
 CERTAINTY = {"positive": "", "uncertain": " (doubtful)", "negated": " (denied)"}
 TITLES = {"nodule_location": "location", "sonogram_direction": "plane", "lymph_nodes": "lymph nodes"}
@@ -46,14 +45,9 @@ def to_html(explained: Explanation) -> str:
 
     Its content policy forbids scripts and loading, so that text which slipped through could do nothing.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     hues = attributes_in(explained)
     marks = [*explained.marks, *explained.other]
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(TEMPLATE.name).render(
+    facts = dict(
         e=explained,
         hues=hues,
         title=title,
@@ -65,6 +59,7 @@ def to_html(explained: Explanation) -> str:
         doubtful=sum(mark.certainty == "uncertain" for mark in marks),
         denied=sum(mark.denied for mark in marks),
     )
+    return page.render("tigerdata.reports", "explain.html", facts)
 
 
 def _piece(piece: str, marks: list[Mark], missed: bool, hues: dict[str, int]) -> dict[str, Any]:

@@ -24,7 +24,6 @@ UPPER = re.compile(
     r"(?:(?P<below><(?!=)|小于|不足|(?<![a-z])(?:less|smaller) than|(?<![a-z])under)"
     r"|<=|≤|不超过|(?<![a-z])up to)\s*约?\s*$"
 )
-UPPER_WORDS = ("<", "≤", "小于", "不足", "不超过", "than", "under", "up to")  # without any of them UPPER finds nothing
 REJECT_AFTER = re.compile(
     r"^\s*(?:/s|/min|ml|cm3|mm3|cc\b|cm/s|个|枚|years?|年|月|周|天|岁|days?|weeks?|months?|%|hz"
     r"|:\d|from (?:the )?(?:nipple|skin)|fn\b)"
@@ -65,7 +64,6 @@ def find_sizes(text: str) -> list[Size]:
         if not _rejected(text, match):
             found.append(Size((_mm(match[3], match[4]),), *match.span()))
         taken.append(match.span())
-    bounded = any([word in text for word in UPPER_WORDS])
     for match in _each(SIZE, text, starts):
         start, end = match.span()
         if any(start < b and a < end for a, b in taken) or _rejected(text, match):
@@ -80,7 +78,7 @@ def find_sizes(text: str) -> list[Size]:
             last = unit or last
             units_of.append(last)
         values = [_mm(n, u) for n, u in zip(numbers, reversed(units_of), strict=True) if n]
-        found.append(Size(tuple(values), start, end, _bound(text, start) if bounded else ""))
+        found.append(Size(tuple(values), start, end, _bound(text, start)))
     if "_" in text:
         found += _masked(text)
     return sorted(found, key=lambda size: size.start)

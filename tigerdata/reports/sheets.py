@@ -10,13 +10,12 @@ import re
 from functools import lru_cache
 
 from kb.cues import DIAGNOSIS, Cues, load_cues
+from kb.needed import CHINESE
 from tigerdata.reports.assertion import CUES, PLAIN, Assertion, Scopes, Span
 from tigerdata.reports.terms import NOISE, Term, finder
-from tigerdata.reports.text import CJK
 
 # 20,000 clauses of a report corpus take some 60 MB.
 KEPT_CLAUSES = 20_000
-CHINESE = re.compile(f"[{CJK}]")
 LATIN_WORD = re.compile(r"[a-z]")
 LIST_END = re.compile(r"(?<![a-z])(or|nor)(?![a-z])")
 DEFINITE = re.compile(r"^[\s-]*(?:(?:the|this|that) (?:\w+ ){0,2}?(?:nodule|lesion|mass|cyst)|(?:该|此|本)?结节(?!\d))")

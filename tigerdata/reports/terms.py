@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import kb
 from kb.cues import load_cues
+from kb.needed import CJK
 from kb.yamlfile import expand
 from tigerdata.reports.light import light_imports
-from tigerdata.reports.text import CJK
 
 with light_imports():
     import spacy

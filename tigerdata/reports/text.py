@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kb.needed import CJK
+
 # Traditional characters of this domain; a full table is not needed to find the vocabulary.
 TRADITIONAL = dict(
     zip(
@@ -30,7 +32,6 @@ PLAIN = {
     "∶": ":",
 }
 DASHES = dict.fromkeys("–—−‐‑‒", "-")
-CJK = "㐀-䶿一-鿿"
 # A pattern that begins with the space itself, not with what stands before it, is searched several times faster.
 SPACES = re.compile(
     rf"[^\S\n](?:(?<=[{CJK}，。；：、()\d][^\S\n])[^\S\n]*(?=[{CJK}，。；：、()])"

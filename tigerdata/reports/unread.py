@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kb.cues import load_cues
+from kb.needed import CJK
 from tigerdata.reports.parser import Reading, understand
-from tigerdata.reports.text import CJK
 
 UNIT = re.compile(rf"[{CJK}]|[a-z]+")
 RUN = re.compile(rf"[{CJK}]+|[a-z]+(?:[-'][a-z]+)*")

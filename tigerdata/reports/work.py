@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice, starmap
 from pathlib import Path
 
-from tigerdata.processes import batches, in_order
+from tigerdata.processes import batches, in_order, write_part
 from tigerdata.rejects import Reject
 
 BATCH = 1000
@@ -56,9 +56,6 @@ class Job:
 
 def do_batch(job: Job, number: int, tasks: list[Task]) -> Done:
     """Clean, parse and write one batch as `<table>-<number>.parquet` in the job's folder."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     import kb
     from tigerdata.reports import personal
     from tigerdata.reports.dates import shift_iso
@@ -95,7 +92,7 @@ def do_batch(job: Job, number: int, tasks: list[Task]) -> Done:
     done.rejects = [Reject(task.file, task.line, PARSER_FAULT) for task in tasks if task.report_id in set(failed)]
     for name, table in tables.items():
         done.counts[name] += len(table)
-        pq.write_table(pa.Table.from_pylist(table, schema=SCHEMAS[name]), job.folder / f"{name}-{number:06d}.parquet")
+        write_part(job.folder, name, number, table, SCHEMAS[name])
     return done
 
 

@@ -3,8 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from kb.errors import UserError
+from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
 from tigergen.training.checkpoint import append_statistics, load_checkpoint, save_checkpoint, trim_statistics
 from tigergen.training.draws import Order, class_weights, draw_noise
@@ -46,7 +47,7 @@ def train(
     two processes draws what a run of one does. Raises UserError with step and image ids when loss or gradient stop
     being finite (the checkpoint on disk is then the last good one), or when held-out and training loss have doubled.
     """
-    with _threads(settings["threads"]):
+    with torch_threads(settings["threads"]):
         # Precision is set by the preset and autocast below; accelerate's own setting is one per process and for good.
         accelerator = Accelerator(mixed_precision="no")
         return _Run(task, settings, steps, out, accelerator).train(resume, progress)
@@ -206,14 +207,3 @@ class _Run:
 
 def _precision(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads in the block (0: as it is): sums, hence the last bits, depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
