@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from kb.errors import UserError
 from kb.files import sha256_file
 from tigerdata.images.commit import COLUMNS, owners, schema, store_images
-from tigerdata.images.frames import Refused, inside
+from tigerdata.images.frames import Refused, inside, read_clean
 from tigerdata.images.links import NamePattern, compile_pattern
 from tigerdata.images.take import Item, Job, Taken, take_part
 from tigerdata.processes import batches, in_order, parts_folder, write_part
@@ -86,7 +86,7 @@ def ingest_images(
         with ws.connect() as con, store.transaction(con):
             stored = store_images(con, folder)
             intake.counts.update({n: stored[n] for n in ("conflicting_patient_sex", "report_of_another_patient")})
-            intake.counts.update(duplicates.update(con))
+            intake.counts.update(duplicates.update(con, lambda image_id: read_clean(ws, image_id)))
             shared = duplicates.conflicts(con)
             refused = len(given.records) - intake.taken
             counts = {

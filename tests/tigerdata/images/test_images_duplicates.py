@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.tigerdata.conftest import draw
 from tigerdata.images import duplicates
+from tigerdata.images.detail import detail_correlation
 from tigerdata.images.ingest import ingest_images
 from tigerdata.splits import split
 from tigerdata.workspace import Workspace
@@ -58,6 +59,42 @@ def test_copies_are_found_and_nothing_else(kind: str) -> None:
     found = search(FRAMES + [COPIES[kind](f) for f in FRAMES])
     planted = {(k, k + len(FRAMES)) for k in range(len(FRAMES))}
     assert len(found & planted) >= 0.95 * len(planted) and not found - planted
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_share_their_detail(kind: str) -> None:
+    for frame in FRAMES[:10]:
+        copy = COPIES[kind](frame)
+        turned = np.ascontiguousarray(copy[:, ::-1]) if "mirrored" in kind else copy
+        assert detail_correlation(frame, turned) > 0.8
+
+
+def cyst(seed: int) -> np.ndarray:
+    """A large black cyst in tissue that darkens with depth, alike in every patient, in speckle of the patient's own."""
+    frame = np.add.outer(np.linspace(180, 60, 150), np.linspace(0, 40, 150))
+    frame *= 1 + 0.3 * cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 2, (150, 150)), (0, 0), 1)
+    cv2.ellipse(frame, (65, 83 + seed % 3), (50, 35), 0, 0, 360, 0, -1)
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
+def test_patients_with_the_same_layout_are_no_copies(ws: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "cysts"
+    root.mkdir()
+    frames = [cyst(seed) for seed in range(6)]
+    assert len(search(frames)) == 15  # each pair passes as thumbnails
+    for k, frame in enumerate(frames):
+        cv2.imwrite(str(root / f"{k}.png"), frame)
+    cv2.imwrite(str(root / "6.png"), marked(frames[5]))
+    (root / "images.csv").write_text(
+        "file,patient_id\n" + "".join(f"{k}.png,P{k}\n" for k in range(7)), encoding="utf-8"
+    )
+    result = ingest_images(ws, root)
+    assert (result["duplicate_images"], result["duplicate_groups"]) == (2, 1)
+
+
+def test_constant_frames_have_no_detail() -> None:
+    flat = np.full((60, 60), 9, np.uint8)
+    assert detail_correlation(flat, flat) == 0 and detail_correlation(flat, FRAMES[0]) == pytest.approx(0, abs=0.05)
 
 
 def test_the_hash_of_a_mirror_image_differs_by_the_mirror_bits_alone() -> None:
