@@ -47,6 +47,9 @@ def train_segmenter(
     threads: Annotated[int, typer.Option(min=1, help="Threads; another number gives other last digits.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the segmenter; default: the workspace's own.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a U-Net to begin with; default: random weights.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -67,6 +70,7 @@ def train_segmenter(
         threads=threads,
         seed=seed,
         progress=reporter(),
+        start=start,
     )
     show(result, as_json)
 

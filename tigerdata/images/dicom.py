@@ -1,11 +1,11 @@
 """DICOM files: frames as 8-bit grey levels, and of the header only what links them to a patient and an examination.
 
-Needs the extra `dicom` (pydicom, and pylibjpeg for compressed pixels). Every element of the header stays behind but
-patient and examination id (which become pseudonyms), sex and age. Grey levels follow the standard's order (PS3.3
-C.7.6.16, C.11): rescale, then the first window where there is one, else the whole range of the bits stored; a window is
-what the sonographer saw. Of a file with several frames each one is taken, or every n-th by the setting `dicom.every`:
-frames of one cine loop are alike, but they have one patient, so no split tears them apart, and a frame that is left
-out unasked could be the one with the nodule.
+Needs the extra `dicom` (pydicom, and GDCM, CharLS and OpenJPEG for compressed pixels). Every element of the header
+stays behind but patient and examination id (which become pseudonyms), sex and age. Grey levels follow the standard's
+order (PS3.3 C.7.6.16, C.11): rescale, then the first window where there is one, else the whole range of the bits
+stored; a window is what the sonographer saw. Of a file with several frames each one is taken, or every n-th by the
+setting `dicom.every`: frames of one cine loop are alike, but they have one patient, so no split tears them apart, and a
+frame that is left out unasked could be the one with the nodule.
 """
 
 from __future__ import annotations

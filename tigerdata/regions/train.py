@@ -45,19 +45,24 @@ def train_segmenter(
     seed: int = 0,
     name: str = "default",
     progress: Progress | None = None,
+    start: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Train a segmenter on the train part's imported masks of a `kind` and return its Dice on the held-out part.
 
     `model` is "unet" (`regions.unet`) or "yolo" (`regions.yolo`, extra `yolo`); `imgsz` (pixels of the longer side)
     and `epochs` default to the model's recipe; `width` multiplies its channels. `out` (default: models/segmenter/KIND
     of the workspace) gets the weights and `segmenter.json`, settings and result. Masks that a segmenter predicted
-    never train one. Held out is the val part, or the test part where val has no masks; `held_out` says which. `minutes`
-    are processor time of the training alone. Raises UserError without a split `name`, with fewer than `MIN_FRAMES`
-    training masks, or for a setting that cannot be.
+    never train one. `start`: folder or weights file of a U-Net whose weights training begins with, say one that
+    outlines nodules for one of glands; its hash is noted. Held out is the val part, or the test part where val has no
+    masks; `held_out` says which. `minutes` are processor time of the training alone. Raises UserError without a split
+    `name`, with fewer than `MIN_FRAMES` training masks, or for a setting that cannot be.
     """
     check_kind(kind)
     if model not in WEIGHTS:
         raise UserError(f"There is no --model {model}; write {' or '.join(WEIGHTS)}.")
+    if start is not None and model != "unet":
+        raise UserError(f"--start begins with the weights of a U-Net, not of {model}; leave it out or train a U-Net.")
+    begin = None if start is None else Path(start) / WEIGHTS["unet"] if Path(start).is_dir() else Path(start)
     folder = Path(out) if out is not None else default_folder(ws, kind)
     with ws.connect(read_only=True) as con:
         rows = con.execute(
@@ -77,13 +82,14 @@ def train_segmenter(
     frames = [(read_clean(ws, image_id), masks.load(ws, path)) for image_id, path in training]
     weights = folder / WEIGHTS[model]
     started = time.process_time()
-    recipe = _train(model, frames, weights, kind, imgsz, epochs, width, threads, seed, progress)
+    recipe = _train(model, frames, weights, kind, imgsz, epochs, width, threads, seed, progress, begin)
     minutes = (time.process_time() - started) / 60
     for other in set(WEIGHTS.values()) - {weights.name}:
         (folder / other).unlink(missing_ok=True)  # a folder holds one segmenter, the newest
     held_out = next((part for part in ("val", "test") if parts.get(part)), None)
     score = _score(ws, open_segmenter(weights), parts[held_out]) if held_out else {}
     settings = {"kind": kind, "model": model, **recipe, "threads": threads, "seed": seed, "split": name}
+    settings |= {"start": sha256_file(begin)} if begin is not None else {}
     result = {"frames": len(frames), "held_out": held_out, **score, "minutes": round(minutes, 2)}
     write_json(folder / SETTINGS, {"settings": settings, "result": {**result, "weights": weights.name}})
     _register(ws, weights, [image_id for image_id, _ in training], settings | score)
@@ -92,7 +98,7 @@ def train_segmenter(
 
 def _train(
     model: str, frames: Sequence, weights: Path, kind: str, imgsz: int | None, epochs: int | None, width: float,
-    threads: int, seed: int, progress: Progress | None,
+    threads: int, seed: int, progress: Progress | None, start: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train by the model's recipe, changed by what was asked for, and return the recipe that it was."""
     asked = {key: value for key, value in (("imgsz", imgsz), ("epochs", epochs)) if value is not None}
@@ -109,7 +115,7 @@ def _train(
     # Channels in eights: the processor's vectors hold that many and more.
     channels = tuple(max(8, round(own * width / 8) * 8) for own in first.widths)
     chosen = replace(first, widths=channels, **asked)
-    unet.train(frames, weights, kind, chosen, threads, seed, progress)
+    unet.train(frames, weights, kind, chosen, threads, seed, progress, start)
     return asdict(chosen)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,8 +169,12 @@ def train(
     threads: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
+    start: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Train from random weights on (frame, mask) pairs and write the moving average of the weights, atomically.
+    """Train on (frame, mask) pairs and write the moving average of the weights, atomically.
+
+    From random weights, or from those of another U-Net file `start` of the same channels: one that outlines nodules
+    knows already what ultrasound looks like when it learns glands from few sweeps.
 
     AdamW under a one-cycle rate (Smith and Topin 2019), frames changed anew each time (`images.augment.Together`),
     bfloat16 where the processor computes with it. No early stopping, so that no held-out frame takes part in the
@@ -191,7 +195,10 @@ def train(
     steps = recipe.epochs * (len(squares) // batch)
     change, order = Together(seed), np.random.default_rng(seed)
     with _own_torch(threads, seed):
-        net = network(recipe.widths).to(memory_format=torch.channels_last)
+        net = network(recipe.widths)
+        if start is not None:
+            net.load_state_dict(_same_shape(start, recipe.widths))
+        net = net.to(memory_format=torch.channels_last)
         average = copy.deepcopy(net)
         optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.rate, total_steps=steps, pct_start=0.2)
@@ -217,27 +224,43 @@ def train(
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary, metadata=told)
 
 
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a weights file says of itself, and its weights; UserError when it is missing or no U-Net of this module."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; train one with `tigergen train segmenter`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {})["unet"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        network(told["widths"]).load_state_dict(state)
+        return {"kind": told["kind"], "imgsz": int(told["imgsz"]), "widths": told["widths"]}, state
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} holds no U-Net of TigerData; train one again.") from error
+
+
+def _same_shape(path: str | os.PathLike[str], widths: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Weights of a U-Net file for a network of these channels; UserError when it has others."""
+    told, state = _read(Path(path))
+    if list(told["widths"]) != list(widths):
+        raise UserError(f"{path} has the channels {told['widths']}, not {list(widths)}; give the --width it had.")
+    return state
+
+
 class UNetSegmenter:
     """A trained U-Net; implements `regions.segment.Segmenter`."""
 
     def __init__(self, weights: str | os.PathLike[str]) -> None:
         """Load a weights file (.safetensors). UserError when it is missing or holds no U-Net of this module."""
         import torch
-        from safetensors import SafetensorError, safe_open
 
         self.path = Path(weights)
-        if not self.path.is_file():
-            raise UserError(f"{self.path} does not exist; train one with `tigergen train segmenter`.")
+        told, state = _read(self.path)
         self.sha256 = sha256_file(self.path)
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                told = json.loads((file.metadata() or {})["unet"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            self.kind, self._size = told["kind"], int(told["imgsz"])
-            self._net = network(told["widths"])
-            self._net.load_state_dict(state)
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path} holds no U-Net of TigerData; train one again.") from error
+        self.kind, self._size = told["kind"], int(told["imgsz"])
+        self._net = network(told["widths"])
+        self._net.load_state_dict(state)
         self._net.eval().to(memory_format=torch.channels_last)
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

@@ -135,10 +135,7 @@ def test_compressed_pixels_are_read_with_the_codecs_of_the_extra(tmp_path: Path,
     pytest.importorskip("pylibjpeg")
     path = write(tmp_path / "a")
     ds = pydicom.dcmread(path)
-    try:
-        ds.compress(getattr(pydicom.uid, syntax))
-    except (RuntimeError, NotImplementedError, ImportError):
-        pytest.skip(f"no encoder for {syntax} here")
+    ds.compress(getattr(pydicom.uid, syntax))
     ds.save_as(tmp_path / "b")
     np.testing.assert_array_equal(levels_of(tmp_path / "b"), LEVELS)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,18 @@ def test_training_changes_no_global_state_and_repeats_itself(tmp_path: Path) -> 
         torch.rand(3)
         digests.append(hashlib.sha256((tmp_path / f"{name}.safetensors").read_bytes()).hexdigest())
     assert digests[0] == digests[1]
+
+
+def test_training_can_begin_with_another_u_net(trained: Path, tmp_path: Path) -> None:
+    frames = [draw(seed) for seed in range(200, 208)]
+    few = replace(SMALL, epochs=1)
+    losses: dict[str, list[float]] = {"random": [], "started": []}
+    for name, start in (("random", None), ("started", trained)):
+        note = losses[name].append
+        unet.train(frames, tmp_path / name, "gland", few, seed=1, start=start, progress=lambda e, n=note: n(e["loss"]))
+    assert losses["started"][0] < 0.7 * losses["random"][0]
+    with pytest.raises(UserError, match="has the channels"):
+        unet.train(frames, tmp_path / "x", "gland", replace(few, widths=(8, 8, 24)), start=trained)
 
 
 def test_a_moved_file_gives_the_same_masks_and_a_frame_does_not_depend_on_the_others(
