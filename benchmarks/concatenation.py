@@ -134,6 +134,7 @@ def main() -> None:
     steps = a.steps
     if steps is None:
         started = time.process_time()
+        (a.out / "speed").mkdir(parents=True, exist_ok=True)
         train(made()[1], settings | {"held_out_every": 0}, 40, a.out / "speed", resume=False)
         steps = int(a.minutes * 60 / ((time.process_time() - started) / 40))
     pipe, task = made()
