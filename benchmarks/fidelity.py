@@ -31,7 +31,7 @@ from tigergen.evaluation.judge import hits_by_attribute
 from tigergen.evaluation.metrics import frechet_distance
 
 # What mask and Sobel map show whatever the prompt says; margin in part (an outline can be smooth or not).
-LAID_OUT = ("aspect", "diameter", "extension", "margin", "plane", "shape")
+LAID_OUT = ("aspect", "diameter", "extension", "margin", "shape", "sonogram_direction")
 BATCH, RESAMPLES = 50, 2000
 
 Sampler = Callable[[Cases, Sequence[int]], np.ndarray]
