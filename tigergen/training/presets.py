@@ -38,7 +38,7 @@ class ModelSettings(Section):
     latent_sd: Annotated[float, Field(ge=0.0)] = 0.5
     unet_channels: list[Count] = [48, 64, 96]
     layers_per_block: Count = 1
-    attention_heads: Count = 4
+    attention_heads: Count | list[CountOrOff] = 4
     text_width: Count = 128
     text_layers: Count = 1
     text_heads: Count = 4
