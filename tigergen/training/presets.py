@@ -134,7 +134,13 @@ def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from error
     resolved = preset.model_dump()
-    training = resolved["training"]
+    model, training = resolved["model"], resolved["training"]
+    heads = model["attention_heads"]
+    if isinstance(heads, list) and (len(heads) != len(model["unet_channels"]) or not heads[-1]):
+        raise UserError(
+            f"{where}: model.attention_heads = {heads} does not fit the {len(model['unet_channels'])} levels of "
+            "model.unet_channels; give one number, or one a level, and at the coarsest level 1 or more."
+        )
     if training["batch"] % training["accumulation"]:
         raise UserError(
             f"{where}: training.batch = {training['batch']} cannot be split into training.accumulation = "
