@@ -59,7 +59,7 @@ BUDGETS = {
         keep_all=True,
     ),
     # Twenty minutes on two cores.
-    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1150, segmenter_epochs=6, generated=300, iterations=400),
+    "demo": Budget(**FULL, coarse_steps=500, fine_steps=1000, segmenter_epochs=6, generated=300, iterations=400),
     # An hour on two cores.
     "hour": Budget(**FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=9, generated=500, iterations=800),
 }
@@ -122,7 +122,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage(
             "segmenter",
             "Train a U-Net to find nodules",
-            gen("train", "segmenter", "--imgsz", 128, "--epochs", budget.segmenter_epochs, *here),
+            gen("train", "segmenter", "--imgsz", 64, "--epochs", budget.segmenter_epochs, *here),
             ("split",),
         ),
         Stage("segment", "Find the nodule where no mask came along", data("segment", *here), ("segmenter",)),

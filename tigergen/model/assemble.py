@@ -116,16 +116,19 @@ def _text_encoder(model: Mapping[str, Any], tokenizer: Any) -> Any:
 
 def _unet_config(model: Mapping[str, Any], codec: Any) -> dict[str, Any]:
     channels = tuple(model["unet_channels"])
+    heads = model["attention_heads"]
+    each = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+    attends = ["CrossAttn" if count else "" for count in each]
     return {
         "sample_size": model["image_size"] // model["downsample"],
         "in_channels": codec.config["latent_channels"],
         "out_channels": codec.config["latent_channels"],
         "block_out_channels": channels,
         "layers_per_block": model["layers_per_block"],
-        "down_block_types": ("CrossAttnDownBlock2D",) * len(channels),
-        "up_block_types": ("CrossAttnUpBlock2D",) * len(channels),
-        # diffusers takes the number of heads under this name.
-        "attention_head_dim": model["attention_heads"],
+        "down_block_types": tuple(f"{kind}DownBlock2D" for kind in attends),
+        "up_block_types": tuple(f"{kind}UpBlock2D" for kind in reversed(attends)),
+        # diffusers takes the number of heads under this name, and one for levels that have none.
+        "attention_head_dim": tuple(max(count, 1) for count in each),
         "norm_num_groups": next(groups for groups in (32, 16, 8, 4, 2, 1) if not any(c % groups for c in channels)),
         "cross_attention_dim": model["text_width"],
     }

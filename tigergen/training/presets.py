@@ -38,7 +38,7 @@ class ModelSettings(Section):
     latent_sd: Annotated[float, Field(ge=0.0)] = 0.5
     unet_channels: list[Count] = [48, 64, 96]
     layers_per_block: Count = 1
-    attention_heads: Count = 4
+    attention_heads: Count | list[CountOrOff] = 4
     text_width: Count = 128
     text_layers: Count = 1
     text_heads: Count = 4
@@ -134,7 +134,13 @@ def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from error
     resolved = preset.model_dump()
-    training = resolved["training"]
+    model, training = resolved["model"], resolved["training"]
+    heads = model["attention_heads"]
+    if isinstance(heads, list) and (len(heads) != len(model["unet_channels"]) or not heads[-1]):
+        raise UserError(
+            f"{where}: model.attention_heads = {heads} does not fit the {len(model['unet_channels'])} levels of "
+            "model.unet_channels; give one number, or one a level, and at the coarsest level 1 or more."
+        )
     if training["batch"] % training["accumulation"]:
         raise UserError(
             f"{where}: training.batch = {training['batch']} cannot be split into training.accumulation = "

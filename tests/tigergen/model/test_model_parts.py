@@ -9,8 +9,9 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from kb.errors import UserError
+from tests.tigergen.model.conftest import PHRASES, PRESET
 from tigergen.model import AttentionalFusion, PixelShuffleCodec, TigerPipeline
-from tigergen.model.assemble import build
+from tigergen.model.assemble import add_control, build
 from tigergen.model.codec import block_size, images_to_latents, latents_to_images
 from tigergen.model.control import Conditions
 from tigergen.model.encoders import ConditionEmbedding
@@ -105,6 +106,22 @@ def test_the_two_halves_equal_the_whole_unet(coarse: TigerPipeline, size: tuple[
 
 
 # Encoders
+
+
+def test_levels_without_heads_attend_to_no_words() -> None:
+    plain = {"model": {**PRESET["model"], "unet_channels": [8, 8, 16], "attention_heads": [0, 2, 2]}}
+    pipe = add_control(build(plain, PHRASES, seed=1))
+    for net in (pipe.unet, pipe.fg_encoder, pipe.bg_encoder):
+        assert [getattr(block, "has_cross_attention", False) for block in net.down_blocks] == [False, True, True]
+    assert [block.has_cross_attention for block in pipe.unet.up_blocks[:2]] == [True, True]
+    assert not getattr(pipe.unet.up_blocks[2], "has_cross_attention", False)
+    texts = pipe.text_states(["solid", "cystic"])
+    latents, times = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1), torch.tensor([5, 5])
+    own, _ = features(pipe.unet, latents, times, texts)
+    # The skips of the first level are those of the noisy latents alone; below it the words are heard.
+    assert torch.equal(own.skips[1][0], own.skips[1][1]) and not torch.equal(own.mid[0], own.mid[1])
+    whole = pipe.unet(latents, times, encoder_hidden_states=texts).sample
+    torch.testing.assert_close(predict(pipe.unet, latents, times, texts), whole)
 
 
 def test_encoder_starts_as_a_copy_of_the_unet(tiger: TigerPipeline) -> None:

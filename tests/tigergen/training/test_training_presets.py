@@ -48,9 +48,9 @@ def test_wrong_overrides_are_sentences_that_name_the_key(text: str, words: list[
 
 def test_overrides_keep_types_and_leave_the_preset_alone() -> None:
     tiny = presets.load("tiny")
-    changed = presets.override(tiny, ["training.ema=0.9", "model.unet_channels=[8, 16]", "fine.loss=own"])
+    changed = presets.override(tiny, ["training.ema=0.9", "model.unet_channels=[64, 64, 128]", "fine.loss=own"])
     assert changed["training"]["ema"] == 0.9
-    assert changed["model"]["unet_channels"] == [8, 16]
+    assert changed["model"]["unet_channels"] == [64, 64, 128]
     assert changed["fine"]["loss"] == "own"
     assert tiny == presets.load("tiny")
 
@@ -67,3 +67,9 @@ def test_broken_file_is_named(tmp_path) -> None:
         presets.load(path)
     path.write_text("[training]\nbatch = 4\n")
     assert presets.load(path)["training"]["batch"] == 4
+
+
+@pytest.mark.parametrize("heads", ["[4, 4]", "[4, 4, 0]", "[0, 0, 0, 4]"])
+def test_heads_must_fit_the_levels(heads: str) -> None:
+    with pytest.raises(UserError, match="does not fit the 3 levels"):
+        presets.load("tiny", [f"model.attention_heads={heads}"])
