@@ -164,13 +164,16 @@ def _path(name: str | Path) -> Path:
 def text(name: str | Path) -> str:
     """Return a preset as TOML with every key resolved and explained.
 
-    A preset that comes with the package states every key and is returned as it lies there. A file of one's own is
-    written out anew: what it leaves to defaults too, each key with the remark that the packaged presets give it.
+    A preset that comes with the package states every key and is returned as it lies there, a file of one's own as
+    :func:`written` writes it.
     """
     path = _path(name)
-    if path.parent == FOLDER:
-        return path.read_text(encoding="utf-8")
-    preset, remarks = load(path), _remarks()
+    return path.read_text(encoding="utf-8") if path.parent == FOLDER else written(load(path))
+
+
+def written(preset: Mapping[str, Any]) -> str:
+    """Write settings as TOML, each key with the remark that the packaged presets give it."""
+    remarks = _remarks()
     lines = [f"{key} = {_toml(preset[key])}" for key in preset if not isinstance(preset[key], dict)]
     for section, values in preset.items():
         if isinstance(values, dict):

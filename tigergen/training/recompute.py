@@ -1,4 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016): keep the inputs of blocks only, compute the rest again when it is needed."""
+"""Gradient checkpointing (Chen et al. 2016): keep the inputs of blocks only and compute the rest again when needed."""
 
 from functools import partial
 
