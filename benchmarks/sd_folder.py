@@ -1,4 +1,4 @@
-"""Folders with the structure, settings and key names of published Stable Diffusion models; random weights, any width."""
+"""Folders with structure, settings and key names of published Stable Diffusion models; random weights, any width."""
 
 import json
 from pathlib import Path

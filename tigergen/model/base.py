@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -116,7 +115,6 @@ def _loaded(kind: Any, part: Path, stem: str) -> Any:
     model, info = kind.from_pretrained(
         str(part),
         variant=None if any(path.is_file() for path in plain) else "fp16",
-        torch_dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
@@ -124,7 +122,8 @@ def _loaded(kind: Any, part: Path, stem: str) -> Any:
     lost = sorted(key for key in info["missing_keys"] if not key.endswith(IGNORED))
     if lost:
         raise UserError(f"base model part {part} lacks {len(lost)} of its weights, such as {lost[0]}; copy it again")
-    return model
+    # Some libraries keep the precision of the file; training in 16 bits loses small updates.
+    return model.float()
 
 
 def _assembled(root: Path, words: Any, unet: Any, vae: Any, text_encoder: Any, image_size: int | None) -> TigerPipeline:

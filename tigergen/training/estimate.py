@@ -10,7 +10,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -85,12 +85,14 @@ def estimate(
     settings, steps = preset["training"], preset[stage]["steps"]
     passes = settings["accumulation"]
     cases = _blank_cases(settings["batch"] // passes, preset["model"]["image_size"], phrases)
-    task, flops, peak = _dry_step(lambda: _task(stage, preset, phrases, cases, folder), settings)
+    task, flops, peak = _dry_step(stage, preset, phrases, cases, folder)
     parameters = _parameters(task)
     memory = _memory(task, parameters, peak, images, preset, stage)
-    seconds, rule = _seconds(
-        lambda: _task(stage, preset, phrases, cases, folder), settings, flops * passes, memory.total, short_step_s
-    )
+
+    def real() -> Task:
+        return _task(stage, preset, _model(stage, preset, phrases, folder, PartialState().device), cases)
+
+    seconds, rule = _seconds(real, settings, flops * passes, memory.total, short_step_s)
     return {
         "stage": stage,
         "images": images,
@@ -147,27 +149,37 @@ def _blank_cases(count: int, side: int, phrases: Sequence[str]) -> Cases:
     )
 
 
-def _task(
+def _model(
     stage: str,
     preset: Mapping[str, Any],
     phrases: Sequence[str],
-    cases: Cases,
     folder: str | os.PathLike[str] | None,
-) -> Task:
-    """The stage as the loop takes it, with random weights."""
-    seed, device = preset["training"]["seed"], PartialState().device
+    device: torch.device | str,
+) -> Any:
+    """What the stage trains, with random weights: the pipeline, or for "vae" the autoencoder."""
+    seed, meta = preset["training"]["seed"], str(device) == "meta"
+    with torch.device("meta") if meta else nullcontext():
+        own = new_autoencoder(preset, seed) if preset["model"]["autoencoder"] == "kl" and not folder else None
+        if stage == "vae":
+            return own if meta or own is None else own.to(device)
+        if folder is not None:
+            pipe = skeleton(folder, preset["model"]["image_size"])
+        else:
+            pipe = build(preset, phrases, seed, own)
+        if stage == "coarse":
+            prepare_coarse(pipe, preset)
+        else:
+            add_control(pipe, seed)
+    return pipe if meta else pipe.to(device)
+
+
+def _task(stage: str, preset: Mapping[str, Any], model: Any, cases: Cases) -> Task:
+    """The stage as the loop takes it."""
     if stage == "vae":
-        return autoencoder_task(new_autoencoder(preset, seed).to(device), cases, preset, None)
-    if folder is not None:
-        pipe = skeleton(folder, preset["model"]["image_size"])
-    else:
-        own = new_autoencoder(preset, seed) if preset["model"]["autoencoder"] == "kl" else None
-        pipe = build(preset, phrases, seed, own)
+        return autoencoder_task(model, cases, preset, None)
     if stage == "coarse":
-        prepare_coarse(pipe, preset)
-        return coarse_task(pipe.to(device), cases, preset, None)
-    add_control(pipe, seed)
-    return fine_task(pipe.to(device), cases, preset, None, [[] for _ in range(len(cases))], None)
+        return coarse_task(model, cases, preset, None)
+    return fine_task(model, cases, preset, None, [[] for _ in range(len(cases))], None)
 
 
 class _Live(TorchDispatchMode):
@@ -199,7 +211,13 @@ class _Live(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 
-def _dry_step(make: Callable[[], Task], settings: Mapping[str, Any]) -> tuple[Task, int, int]:
+def _dry_step(
+    stage: str,
+    preset: Mapping[str, Any],
+    phrases: Sequence[str],
+    cases: Cases,
+    folder: str | os.PathLike[str] | None,
+) -> tuple[Task, int, int]:
     """The task in fake tensors, operations (floating point) and peak bytes of one forward and backward pass of it."""
     # Backward passes of attention on a CPU are not among torch's formulas.
     aten = torch.ops.aten
@@ -209,24 +227,39 @@ def _dry_step(make: Callable[[], Task], settings: Mapping[str, Any]) -> tuple[Ta
             sdpa_backward_flop_count(grad, q, k, v)
         ),
     }
-    with _fake() as fake:
-        task = make()
+    model = _model(stage, preset, phrases, folder, "meta")
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        for part in [model] if stage == "vae" else [getattr(model, name, None) for name in PARTS]:
+            if part is not None:
+                _give_shapes(part)
+    if stage != "vae":
+        # The noise schedule is numbers, not weights: it was made without contents too.
+        model.register_modules(scheduler=type(model.scheduler).from_config(model.scheduler.config))
+    with fake:
+        task = _task(stage, preset, model, cases)
     count = len(task.inputs.cases)
     noise = draw_noise(0, 0, range(count), tuple(task.inputs.latents.shape[1:]), task.timesteps, task.dropout)
     with fake:
         batch = task.inputs.batch(range(count), range(count), noise)
         known = (*task.module.parameters(), *task.module.buffers())
         with FlopCounterMode(display=False, custom_mapping=attention) as flops, _Live(iter(known)) as live:
-            with autocast(torch.device("cpu"), settings["precision"]):
+            with autocast(torch.device("cpu"), preset["training"]["precision"]):
                 losses = task.module(**batch)
             torch.stack(list(losses.values())).sum().backward()
     return task, flops.get_total_flops(), live.peak
 
 
-@contextmanager
-def _fake() -> Iterator[FakeTensorMode]:
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        yield mode
+def _give_shapes(part: torch.nn.Module) -> None:
+    """Put fake tensors of a CPU in the place of tensors without a device: attention is then what it is on a CPU."""
+    for module in part.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                shape = torch.empty(value.shape, dtype=value.dtype)
+                module._parameters[name] = torch.nn.Parameter(shape, requires_grad=value.requires_grad)
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = torch.empty(value.shape, dtype=value.dtype)
 
 
 def _parameters(task: Task) -> dict[str, dict[str, int]]:

@@ -15,7 +15,7 @@ from kb.files import read_json
 from kb.weights import term_frequency
 from tigerdata.progress import Progress
 from tigergen.data import Cases
-from tigergen.model.assemble import add_control, build
+from tigergen.model.assemble import DIFFUSION, MODEL, add_control, build
 from tigergen.model.base import check_base, from_base
 from tigergen.model.folder import model_id, settings, trained_on, write_trained_on
 from tigergen.model.lora import add_lora, merge_lora
@@ -102,11 +102,12 @@ def coarse(
 
     `preset`: a checked preset, see `presets.load`. `base`: a Stable Diffusion folder on disk to start from; without it
     the model starts from random weights. `vae`: what :func:`autoencoder` wrote, for a new model with
-    `model.autoencoder = "kl"`. With `coarse.method = "lora"` adapters are trained, and merged into the U-Net at the end.
-    `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and the sample grids. `knowledge`: its phrases enter the vocabulary, so that prompts of values that no training image
-    shows can be written later. The same call continues a killed run and returns at once when the model is finished;
-    returns the record of the run, also written as training.json. Raises UserError when `out` holds another model, and
-    when `base` or `vae` is missing or of another kind than the preset says.
+    `model.autoencoder = "kl"`. With `coarse.method = "lora"` adapters are trained and merged into the U-Net at the end.
+    `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and the sample grids. `knowledge`: its
+    phrases enter the vocabulary, so that prompts of values that no training image shows can be written later. The same
+    call continues a killed run and returns at once when the model is finished; returns the record of the run, also
+    written as training.json. Raises UserError when `out` holds another model, and when `base` or `vae` is missing or of
+    another kind than the preset says.
     """
     preset = _with_steps(preset, "coarse", steps)
     check_start(preset, base, vae)
@@ -183,6 +184,7 @@ def fine(
     sampling uses. Continues, returns and raises as :func:`coarse` does.
     """
     preset = _with_steps(preset, "fine", steps)
+    _check_same_model(coarse_folder, preset)
     _check_size(cases, preset)
     given = _roles(cases, knowledge)
     data = hashlib.sha256(f"{cases.digest()} {given}".encode()).hexdigest()
@@ -190,14 +192,13 @@ def fine(
     folder, record = Path(out), _open(Path(out), "fine", preset, wanted, resume)
     if record is not None:
         return record
-    # Half-precision weights are for keeping a model, not for training it.
-    pipe = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True, torch_dtype=torch.float32)
-    before = trained_on(coarse_folder)
+    pipe, before = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True), trained_on(coarse_folder)
     add_control(pipe, preset["training"]["seed"])
     frequency = term_frequency([split_phrases(prompt) for prompt in cases.fg])
     known = {**settings(coarse_folder), "fine": preset}
     pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"], settings=known)
-    pipe.to(PartialState().device)
+    # Half-precision weights are for keeping a model, not for training it.
+    pipe.to(PartialState().device, torch.float32)
     task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases, before)
@@ -255,6 +256,19 @@ def _finish(
 def _with_steps(preset: Mapping[str, Any], stage: str, steps: int | None) -> dict[str, Any]:
     changed = [] if steps is None else [f"{stage}.steps={steps}"]
     return presets.override(preset, changed)
+
+
+def _check_same_model(coarse_folder: str | os.PathLike[str], preset: Mapping[str, Any]) -> None:
+    """Raise UserError where the preset describes another model than the one that it is to go on with."""
+    before = settings(coarse_folder).get("coarse", {})
+    for section, keys in (("model", MODEL), ("diffusion", DIFFUSION)):
+        for key in keys:
+            has = before.get(section, {}).get(key, preset[section][key])
+            if has != preset[section][key]:
+                raise UserError(
+                    f"The coarse model {coarse_folder} was trained with {section}.{key} = {has!r} and this preset says "
+                    f"{preset[section][key]!r}; give the preset and settings of its coarse stage."
+                )
 
 
 def _check_size(cases: Cases, preset: Mapping[str, Any]) -> None:
