@@ -135,7 +135,7 @@ def _count(number: int) -> str:
 def _blank_cases(count: int, side: int, phrases: Sequence[str]) -> Cases:
     """Grey images with one prompt; `count` of them."""
     empty = np.zeros((count, side, side), np.uint8)
-    prompt = SEPARATOR.join(phrases[:8])
+    prompt = SEPARATOR.join(phrases[:3])
     return Cases(
         images=empty,
         masks=empty.copy(),
