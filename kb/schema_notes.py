@@ -251,7 +251,7 @@ NOTES: dict[str, tuple[str, dict[str, str]]] = {
         "Trained models.",
         {
             "model_id": "derived from what it was trained on and with",
-            "kind": "segmenter, judge, coarse or fine",
+            "kind": "segmenter, judge, vae, coarse or fine",
             "path": "folder, below the workspace",
             "sha256": "hash of its weights",
             "trained_on": "the images and model behind it",

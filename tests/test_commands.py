@@ -28,7 +28,8 @@ ORDER = [
     "tigerdata prompts", "tigerdata locate", "tigerdata split", "tigergen train segmenter", "tigerdata segment",
     "tigerdata check", "tigerdata view", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
-    "tigergen train judge", "tigergen train coarse", "tigergen train fine", "tigergen plan", "tigergen augment",
+    "tigergen train judge", "tigergen train vae", "tigergen train coarse", "tigergen train fine", "tigergen plan",
+    "tigergen augment",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
 ]  # fmt: skip
 # The demo runs these very commands again; tests/tigergen/test_demo.py runs it.

@@ -14,23 +14,52 @@ from tigerdata.progress import reporter
 gen_app = typer.Typer(
     help="Train the Tiger Model, generate images of the rare class, and prove what they are worth.", **APP
 )
-train_app = typer.Typer(help="Train a part: segmenter, judge, coarse stage, fine stage.", **APP)
+train_app = typer.Typer(help="Train a part: segmenter, judge, autoencoder, coarse stage, fine stage.", **APP)
 gen_app.add_typer(train_app, name="train")
 
 
 @gen_app.command("presets")
-def list_presets(as_json: JsonOption = False) -> None:
-    """List the presets of model and training.
+def list_presets(
+    name: Annotated[str | None, typer.Argument(help="Print this preset, or this TOML file, with every key.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the presets of model and training with what they need, or print one: every key, explained.
 
-    Example: tigergen presets
+    Example: tigergen presets base256
     """
     from tigergen.training import presets
 
-    show({name: presets.load(name)["description"] for name in presets.names()}, as_json)
+    if name is None:
+        known = {one: presets.load(one) for one in presets.names()}
+        listed = {one: {"description": p["description"], "needs": presets.needs(p)} for one, p in known.items()}
+        show(listed if as_json else {one: f"{row['description']}; needs {row['needs']}" for one, row in listed.items()},
+             as_json)  # fmt: skip
+    elif as_json:
+        show(presets.load(name), as_json)
+    else:
+        typer.echo(presets.text(name), nl=False)
 
 
 PresetOption = Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: section.key=value.")]
+BaseOption = Annotated[Path | None, typer.Option(help="Stable Diffusion folder on disk to start from.")]
+DryOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what it needs: settings, parameters, memory, time.")
+]
+
+
+def _show_dry_run(
+    stage: str, preset: str, settings: list[str] | None, base: Path | None, workspace: Path | None, as_json: bool
+) -> None:
+    from tigergen import workshop
+    from tigergen.training import estimate, presets
+
+    found = workshop.dry_run(open_workspace(workspace), stage, preset, settings or (), base)
+    if as_json:
+        show(found, as_json)
+        return
+    typer.echo(presets.written(found["settings"]))
+    show(estimate.in_words(found), as_json)
 
 
 @train_app.command("segmenter")
@@ -98,11 +127,33 @@ def train_judge(
     show(workshop.train_judge(open_workspace(workspace), simulated, epochs, progress=reporter()), as_json)
 
 
+@train_app.command("vae")
+def train_vae(
+    preset: PresetOption = "base256",
+    settings: SetOption = None,
+    dry_run: DryOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the autoencoder of a preset that has its own (base256), before its coarse stage.
+
+    Example: tigergen train vae --preset base256 --set model.image_size=64 --set "vae.channels=[8, 8, 8, 8]"
+    --set vae.steps=2 --set training.batch=2 -w study
+    """
+    from tigergen import workshop
+
+    if dry_run:
+        _show_dry_run("vae", preset, settings, None, workspace, as_json)
+        return
+    show(workshop.train_vae(open_workspace(workspace), preset, settings or (), progress=reporter()), as_json)
+
+
 @train_app.command("coarse")
 def train_coarse(
     preset: PresetOption = "tiny",
     settings: SetOption = None,
-    base: Annotated[Path | None, typer.Option(help="Stable Diffusion folder on disk to start from.")] = None,
+    base: BaseOption = None,
+    dry_run: DryOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,6 +163,9 @@ def train_coarse(
     """
     from tigergen import workshop
 
+    if dry_run:
+        _show_dry_run("coarse", preset, settings, base, workspace, as_json)
+        return
     show(workshop.train_coarse(open_workspace(workspace), preset, settings or (), base, progress=reporter()), as_json)
 
 
@@ -119,6 +173,7 @@ def train_coarse(
 def train_fine(
     preset: PresetOption = "tiny",
     settings: SetOption = None,
+    dry_run: DryOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,6 +183,9 @@ def train_fine(
     """
     from tigergen import workshop
 
+    if dry_run:
+        _show_dry_run("fine", preset, settings, None, workspace, as_json)
+        return
     show(workshop.train_fine(open_workspace(workspace), preset, settings or (), progress=reporter()), as_json)
 
 

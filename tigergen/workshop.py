@@ -12,7 +12,7 @@ from tigerdata.progress import Progress
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
 
-COARSE, FINE, JUDGE = "coarse", "fine", "judge"
+VAE, COARSE, FINE, JUDGE = "vae", "coarse", "fine", "judge"
 JUDGE_SIZE = 64
 # Far from the seeds of corpora, so that the judge never trains on a frame that it will judge against.
 JUDGE_SEED = 900_000
@@ -22,8 +22,27 @@ SHIPPED_JUDGE = Path(__file__).parent / "evaluation" / "phantom_judge"
 
 
 def model_folder(ws: "Workspace", kind: str) -> Path:
-    """Where a workspace keeps its model of a kind: coarse, fine or judge."""
+    """Where a workspace keeps its model of a kind: vae, coarse, fine or judge."""
     return ws.path / "models" / kind
+
+
+def train_vae(
+    ws: "Workspace",
+    preset: str | os.PathLike[str] = "base256",
+    overrides: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train the autoencoder of a preset that has its own, on the training split. Returns its record."""
+    from tigergen.data import load_cases
+    from tigergen.training import presets, stages
+
+    settings = presets.load(str(preset), overrides)
+    size = settings["model"]["image_size"]
+    cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
+    out = model_folder(ws, VAE)
+    record = stages.autoencoder(cases, settings, out, progress=progress, held_out=held_out)
+    _enter(ws, VAE, out, settings)
+    return record
 
 
 def train_coarse(
@@ -33,15 +52,24 @@ def train_coarse(
     base: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train the coarse stage on the training split; `base` is a Stable Diffusion folder on disk. Returns its record."""
+    """Train the coarse stage on the training split; `base` is a Stable Diffusion folder on disk. Returns its record.
+
+    A preset with an autoencoder of its own takes the one that :func:`train_vae` trained. Raises UserError when what the
+    preset starts from is missing or of another kind.
+    """
     from tigergen.data import load_cases
     from tigergen.training import presets, stages
 
     settings = presets.load(str(preset), overrides)
+    vae = model_folder(ws, VAE) if settings["model"]["autoencoder"] == "kl" and base is None else None
+    # First, because reading the images of a big corpus takes minutes.
+    stages.check_start(settings, base, vae)
     size = settings["model"]["image_size"]
     cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
     out = model_folder(ws, COARSE)
-    record = stages.coarse(cases, settings, out, base=base, progress=progress, held_out=held_out, knowledge=ws.kb)
+    record = stages.coarse(
+        cases, settings, out, base=base, progress=progress, held_out=held_out, knowledge=ws.kb, vae=vae
+    )
     _enter(ws, COARSE, out, settings)
     return record
 
@@ -69,6 +97,38 @@ def train_fine(
     record = stages.fine(coarse, cases, settings, out, progress=progress, held_out=held_out, knowledge=ws.kb)
     _enter(ws, FINE, out, settings)
     return record
+
+
+def dry_run(
+    ws: "Workspace",
+    stage: str,
+    preset: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    base: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """What `train_vae`, `train_coarse` or `train_fine` would need: `settings`, resolved, and an estimate; see there.
+
+    Trains nothing and writes nothing. A fine stage that has no coarse model yet is estimated from its preset.
+    """
+    from tigergen.training import presets
+    from tigergen.training.estimate import estimate
+    from tigergen.training.stages import check_start, vocabulary_of
+
+    settings = presets.load(str(preset), overrides)
+    coarse = model_folder(ws, COARSE)
+    folder = base
+    if stage == VAE and "vae" not in settings:
+        raise UserError(f"Preset {preset} trains no autoencoder: it has no section [vae]; take base256.")
+    if stage == FINE and (coarse / "model_index.json").is_file():
+        folder = coarse
+    elif stage == FINE and settings["base"]:
+        raise UserError(f"{ws.path} has no finished coarse model; run `tigergen train coarse` first.")
+    elif base is not None or (stage == COARSE and settings["base"]):
+        check_start(settings, base, None)
+    rows = ws.cases()
+    seen = rows[rows["split"].isin(["train", "val"])]
+    found = estimate(stage, settings, vocabulary_of([seen], ws.kb), int((seen["split"] == "train").sum()), folder)
+    return {"settings": settings, **found}
 
 
 def _enter(ws: "Workspace", kind: str, folder: Path, settings: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from tigergen.augment.draws import (
     observed_profile,
     spread,
 )
+from tigergen.model.folder import sampling as preset_sampling
 
 FORMAT = "tiger-plan/1"
 
@@ -131,7 +132,8 @@ def make_plan(
 
     Classes with `rare_below` real training images or more take their own real prompts; rarer ones mix the literature
     profile with what was observed together (Dai et al. 2025, "Inference"). Donors are real training images of
-    `donor_labels` (default: the classes that are not rare). `sampling` overrides steps, guidance, sampler, mode.
+    `donor_labels` (default: the classes that are not rare). `sampling` overrides steps, guidance, sampler, mode; where
+    the preset of the workspace's fine model names some of them, those are the default.
     With `out` the plan is also written there.
 
     Raises:
@@ -176,7 +178,7 @@ def make_plan(
         "format": FORMAT,
         "target": target,
         "seed": seed,
-        "sampling": {**SAMPLING, **(sampling or {})},
+        "sampling": {**SAMPLING, **preset_sampling(ws.path / "models" / "fine"), **(sampling or {})},
         "settings": {"n": n, "classes": wanted, "rare_below": rare_below, "combinations": combinations},
         "donor_policy": f"real training images of {', '.join(givers)}; same plane, then best agreement of the layout",
         "real": {label: sizes[label] for label in wanted},

@@ -14,7 +14,7 @@ _HOME = {
     "TigerPipeline": "pipeline",
     "add_control": "assemble",
     "build": "assemble",
-    "from_base": "assemble",
+    "from_base": "base",
 }
 __all__ = sorted(_HOME)
 

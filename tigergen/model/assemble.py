@@ -1,8 +1,6 @@
-"""Make a Tiger model: from scratch for small images, or from a Stable Diffusion folder on disk."""
+"""Make a Tiger model from random weights, and give any model its encoders."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from kb.errors import UserError
-from kb.files import read_json
 from tigergen.model.codec import PixelShuffleCodec, block_size, standardisation
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
-from tigergen.model.pipeline import TigerPipeline, to_pixels, without_bars
+from tigergen.model.pipeline import TigerPipeline, to_pixels
 from tigergen.model.tokens import phrase_tokenizer
 from tigergen.model.unet import skip_channels
 
@@ -35,7 +32,6 @@ MODEL: dict[str, Any] = {
     "text_length": 32,
 }
 DIFFUSION: dict[str, Any] = {"prediction": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "timesteps": 1000}
-BASE_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def build(
@@ -88,7 +84,7 @@ def _codec(
     if vae is None or block_size(vae) != factor:
         raise UserError(
             f"model.autoencoder is {model['autoencoder']!r}, which needs a trained autoencoder of {factor} px a "
-            "latent position; start from a base model folder or use 'unshuffle'"
+            "latent position; run `tigergen train vae`, start from a base model folder or use 'unshuffle'"
         )
     return vae
 
@@ -148,41 +144,3 @@ def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:
             fusion=AttentionalFusion(skip_channels(pipe.unet)).to(pipe.device).eval(),
         )
     return pipe
-
-
-@without_bars()
-def from_base(folder: str | os.PathLike[str], image_size: int | None = None) -> TigerPipeline:
-    """A model from a Stable Diffusion 1.5 or 2.1 folder on disk (diffusers layout, safetensors); nothing is fetched.
-
-    `image_size` in pixels, by default that of the base. Raises UserError if a part is missing or its U-Net needs more
-    than a prompt (SDXL).
-    """
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    root = Path(folder)
-    missing = [part for part in BASE_PARTS if not (root / part).is_dir()]
-    if missing:
-        raise UserError(
-            f"base model {root} has no folder {missing[0]!r}; give a Stable Diffusion folder in diffusers layout"
-        )
-    kind = read_json(root / "vae" / "config.json").get("_class_name")
-    if kind != AutoencoderKL.__name__:
-        # diffusers would fill an autoencoder of another class with random weights.
-        raise UserError(
-            f"the autoencoder of base model {root} is a {kind}; give a Stable Diffusion folder, or go on from a Tiger "
-            "model by the same `tigergen train` command"
-        )
-    unet = UNet2DConditionModel.from_pretrained(str(root / "unet"), use_safetensors=True, local_files_only=True)
-    if unet.config["addition_embed_type"] is not None or unet.config["class_embed_type"] is not None:
-        raise UserError(f"base model {root} needs more than a prompt (SDXL?); give Stable Diffusion 1.5 or 2.1")
-    vae = AutoencoderKL.from_pretrained(str(root / "vae"), use_safetensors=True, local_files_only=True)
-    return TigerPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(
-            str(root / "text_encoder"), use_safetensors=True, local_files_only=True
-        ),
-        tokenizer=CLIPTokenizer.from_pretrained(str(root / "tokenizer"), local_files_only=True),
-        unet=unet,
-        scheduler=DDIMScheduler.from_pretrained(str(root / "scheduler"), local_files_only=True),
-        image_size=image_size or unet.config["sample_size"] * block_size(vae),
-    )

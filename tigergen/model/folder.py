@@ -5,20 +5,22 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from kb.files import read_json, sha256_file, write_json
 
-TRAINED_ON = "trained_on.json"
+INDEX, RECORD, TRAINED_ON = "model_index.json", "training.json", "trained_on.json"
 
 
 def model_id(folder: str | os.PathLike[str]) -> str:
     """Sixteen hexadecimal digits over every weight and setting of a model folder: equal models have equal ids.
 
     Read are `model_index.json` and the parts' own files. Left out is what tells a run and not a model: checkpoints,
-    the training record (it holds seconds) and the place where a part was loaded from.
+    the training record (it holds seconds), the settings of the training (the weights are what came of them) and the
+    place where a part was loaded from.
     """
     root, state = Path(folder), hashlib.sha256()
-    for path in sorted([*root.glob("model_index.json"), *root.glob("*/*")]):
+    for path in sorted([*root.glob(INDEX), *root.glob("*/*")]):
         name = path.relative_to(root).as_posix()
         if path.suffix == ".safetensors":
             state.update(f"{name} {sha256_file(path)}\n".encode())
@@ -26,8 +28,29 @@ def model_id(folder: str | os.PathLike[str]) -> str:
             settings = read_json(path)
             if isinstance(settings, dict):
                 settings.pop("_name_or_path", None)
+                if name == INDEX:
+                    settings.pop("settings", None)
             state.update(f"{name} {json.dumps(settings, sort_keys=True)}\n".encode())
     return state.hexdigest()[:16]
+
+
+def settings(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """The resolved settings behind a model folder, a stage each: {"coarse": preset, "fine": preset}.
+
+    They lie in the model itself (`model_index.json`). A folder from before that knows those of its last stage, from the
+    record beside the weights; a folder that no training of ours wrote knows none.
+    """
+    root = Path(folder)
+    index = read_json(root / INDEX) if (root / INDEX).is_file() else {}
+    if index.get("settings"):
+        return dict(index["settings"])
+    record = read_json(root / RECORD) if (root / RECORD).is_file() else {}
+    return {record["stage"]: record["preset"]} if "preset" in record else {}
+
+
+def sampling(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """How the preset of a model's last stage wants images sampled; empty where it leaves that to the defaults."""
+    return dict(next((dict(preset.get("sampling") or {}) for preset in reversed(settings(folder).values())), {}))
 
 
 def trained_on(folder: str | os.PathLike[str]) -> list[str] | None:

@@ -53,7 +53,7 @@ class TigerPipeline(DiffusionPipeline):
     Without encoders (after coarse training) only `mode="text"` works. Settings kept in `model_index.json`:
     `image_size` in pixels; `weighting`, the default mode of the token weights; `term_frequency`, phrase to its share
     among all FG phrases of the training corpus (tau of equation 10); `keep_control` and `resolution_weighting`,
-    defaults of the guidance.
+    defaults of the guidance; `settings`, the resolved preset of each stage that trained it.
     """
 
     _optional_components = ["fg_encoder", "bg_encoder", "fusion"]
@@ -73,6 +73,7 @@ class TigerPipeline(DiffusionPipeline):
         term_frequency: Mapping[str, float] | None = None,
         keep_control: bool = False,
         resolution_weighting: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -91,6 +92,7 @@ class TigerPipeline(DiffusionPipeline):
             term_frequency=dict(term_frequency or {}),
             keep_control=keep_control,
             resolution_weighting=resolution_weighting,
+            settings=dict(settings or {}),
         )
 
     @classmethod

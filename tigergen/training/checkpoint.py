@@ -15,8 +15,10 @@ from kb.files import atomic_write, read_json, write_json
 
 RECORD = "training.json"
 STATISTICS = "stats.jsonl"
-# Settings that change what is seen of a run, never its weights.
-REPORTING = ("checkpoint_every", "held_out_every", "held_out_images", "grid_every", "grid_images")
+# Settings that change what is seen of a run, or how it computes, never its weights.
+REPORTING = (
+    "checkpoint_every", "held_out_every", "held_out_images", "grid_every", "grid_images", "gradient_checkpointing",
+)  # fmt: skip
 
 
 def identity(stage: str, preset: Mapping[str, Any], data: str, base: str) -> dict[str, Any]:

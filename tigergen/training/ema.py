@@ -20,12 +20,15 @@ class Ema:
         self.parameters = list(parameters)
         self.decay = decay
         self.updates = 0
-        self.shadow = [parameter.detach().clone() for parameter in self.parameters]
+        # Without decay the average is the parameter itself: no second copy, which a big model could not afford.
+        self.shadow = [parameter.detach().clone() if decay else parameter for parameter in self.parameters]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take one step of the average."""
         self.updates += 1
+        if not self.decay:
+            return
         weight = 1.0 - ema_decay(self.updates, self.decay)
         torch._foreach_lerp_(self.shadow, [parameter.detach() for parameter in self.parameters], weight)
 
@@ -51,7 +54,7 @@ class Ema:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"updates": self.updates, "shadow": self.shadow}
+        return {"updates": self.updates, "shadow": [shadow.detach() for shadow in self.shadow]}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

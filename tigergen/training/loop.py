@@ -129,7 +129,7 @@ class _Run:
             # Gradients are exchanged once a step, in its last pass.
             between = accelerator.no_sync(self.module) if number + 1 < passes else nullcontext()
             with between:
-                with _precision(accelerator.device, settings["precision"]):
+                with autocast(accelerator.device, settings["precision"]):
                     losses = self.module(**batch)
                 total = torch.stack(list(losses.values())).sum()
                 accelerator.backward(total / passes)
@@ -205,5 +205,6 @@ class _Run:
         return int(state["step"])
 
 
-def _precision(device: torch.device, precision: str) -> Any:
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context in which a step computes its losses: "fp32" as it is, "bf16" with torch's autocast."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,15 +1,17 @@
 """Presets: readable TOML files that hold every setting of a model and its training, checked key by key.
 
-A preset is a nested dict with the sections `model`, `diffusion`, `training`, `coarse` and `fine`. What is read from a
-file, from `--set` and from a folder written years ago goes through the same check, so that a misspelt key is an error
+A preset is a nested dict with the sections `model`, `diffusion`, `training`, `coarse` and `fine`, with `vae` where the
+model trains its own autoencoder and `sampling` where images are not to be sampled in the default way. What is read from
+a file, from `--set` and from a folder written years ago goes through the same check, so that a misspelt key is an error
 and never a default.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +71,7 @@ class TrainingSettings(Section):
     prompt_dropout: Share = 0.1
     balance: Share = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
     checkpoint_every: Count = 200
     held_out_every: CountOrOff = 200
     held_out_images: Count = 64
@@ -76,9 +79,24 @@ class TrainingSettings(Section):
     grid_images: Count = 4
 
 
+class VaeSettings(Section):
+    """A KL autoencoder of its own, trained before the coarse stage; `channels` has one entry a level."""
+
+    channels: list[Count]
+    latent_channels: Count = 4
+    layers_per_block: Count = 1
+    kl_weight: Annotated[float, Field(ge=0.0)] = 1e-6
+    edge_weight: Annotated[float, Field(ge=0.0)] = 0.5
+    steps: Count = 20000
+    lr: Rate = 5e-4
+
+
 class CoarseSettings(Section):
     """The coarse stage: U-Net and text encoder on prompt-image pairs."""
 
+    method: Literal["full", "lora"] = "full"
+    rank: Count = 4
+    text_encoder: Literal["train", "frozen"] = "train"
     steps: Count = 4000
     lr: Rate = 1e-3
 
@@ -95,15 +113,26 @@ class FineSettings(Section):
     weighting: Literal["log", "paper", "off"] = "log"
 
 
+class SamplingSettings(Section):
+    """How a plan samples from a model of this preset, unless the plan says otherwise."""
+
+    sampler: Literal["dpm++", "ddim", "unipc"]
+    steps: Count
+    guidance: Annotated[float, Field(ge=1.0)]
+
+
 class Preset(Section):
-    """A whole preset."""
+    """A whole preset; `base` names the model folder that it starts from ("": from random weights)."""
 
     description: str = ""
+    base: str = ""
     model: ModelSettings = ModelSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
     coarse: CoarseSettings = CoarseSettings()
     fine: FineSettings = FineSettings()
+    vae: VaeSettings | None = None
+    sampling: SamplingSettings | None = None
 
 
 def names() -> list[str]:
@@ -117,14 +146,69 @@ def load(name: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     `overrides` are texts such as `"training.batch=4"`, see :func:`override`. Raises UserError for an unknown preset,
     a file that is no TOML, an unknown key (naming it and the known ones) or a value out of range.
     """
-    path = FOLDER / f"{name}.toml" if str(name) in names() else Path(name)
-    if path.suffix != ".toml" or not path.is_file():
-        raise UserError(f"There is no preset '{name}'; known are {', '.join(names())}, or name a TOML file.")
+    path = _path(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"Preset file {path} is not valid TOML ({error}); correct it there.") from error
     return override(check(values, str(path)), overrides)
+
+
+def _path(name: str | Path) -> Path:
+    path = FOLDER / f"{name}.toml" if str(name) in names() else Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        raise UserError(f"There is no preset '{name}'; known are {', '.join(names())}, or name a TOML file.")
+    return path
+
+
+def text(name: str | Path) -> str:
+    """Return a preset as TOML with every key resolved and explained.
+
+    A preset that comes with the package states every key and is returned as it lies there, a file of one's own as
+    :func:`written` writes it.
+    """
+    path = _path(name)
+    return path.read_text(encoding="utf-8") if path.parent == FOLDER else written(load(path))
+
+
+def written(preset: Mapping[str, Any]) -> str:
+    """Write settings as TOML, each key with the remark that the packaged presets give it."""
+    remarks = _remarks()
+    lines = [f"{key} = {_toml(preset[key])}" for key in preset if not isinstance(preset[key], dict)]
+    for section, values in preset.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{section}]{remarks.get((section, ''), '')}"]
+            lines += [f"{key} = {_toml(value)}{remarks.get((section, key), '')}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _remarks() -> dict[tuple[str, str], str]:
+    """The comment of each (section, key) in the packaged presets, of (section, "") for the section's own line."""
+    found: dict[tuple[str, str], str] = {}
+    for name in names():
+        section = ""
+        for line in (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines():
+            head = re.match(r"\[(\w+)\]", line)
+            key = re.match(r"(\w+) = ", line)
+            section = head[1] if head else section
+            remark = re.search(r"\s{2,}#.*", line)
+            if remark and (head or key):
+                found.setdefault((section, "" if key is None else key[1]), "  " + remark[0].strip())
+    return found
+
+
+def _toml(value: Any) -> str:
+    # What settings hold is written alike in JSON and in TOML: texts, numbers, true and false, lists of them.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def needs(preset: Mapping[str, Any]) -> str:
+    """Say in a few words what must be there before the coarse stage of this preset can start."""
+    if preset["base"]:
+        return f"a {preset['base']} folder (--base)"
+    if preset["model"]["autoencoder"] == "kl":
+        return "an autoencoder (`tigergen train vae`)"
+    return "nothing"
 
 
 def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
@@ -133,8 +217,8 @@ def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
         preset = Preset.model_validate(values)
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from error
-    resolved = preset.model_dump()
-    model, training = resolved["model"], resolved["training"]
+    resolved = preset.model_dump(exclude_none=True)
+    training, model = resolved["training"], resolved["model"]
     heads = model["attention_heads"]
     if isinstance(heads, list) and (len(heads) != len(model["unet_channels"]) or not heads[-1]):
         raise UserError(
@@ -145,6 +229,12 @@ def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
         raise UserError(
             f"{where}: training.batch = {training['batch']} cannot be split into training.accumulation = "
             f"{training['accumulation']} equal passes; choose a multiple."
+        )
+    if preset.vae is not None and 2 ** (len(preset.vae.channels) - 1) != model["downsample"]:
+        raise UserError(
+            f"{where}: vae.channels has {len(preset.vae.channels)} levels, which make "
+            f"{2 ** (len(preset.vae.channels) - 1)} px a latent position, but model.downsample is "
+            f"{model['downsample']}; give one level more than there are halvings."
         )
     return resolved
 
@@ -178,10 +268,18 @@ def _sentence(error: ValidationError, where: str) -> str:
     """Write the first of pydantic's complaints as one sentence that names the key and what would be right."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if not str(part).isdigit()]
-    name = ".".join(location)
+    # Deeper parts name the kinds of number that a key may hold.
+    name = ".".join(location[:2])
     if first["type"] == "extra_forbidden":
         fields = Preset.model_fields
-        section = fields[location[0]].annotation if len(location) > 1 else Preset
-        known = ", ".join(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else ""
-        return f"{where}: unknown key '{name}'; known are {known}."
+        section = _section(fields[location[0]].annotation) if len(location) > 1 else Preset
+        return f"{where}: unknown key '{name}'; known are {', '.join(section.model_fields)}."
+    if first["type"] == "missing":
+        return f"{where}: {name} is missing; give it a value."
     return f"{where}: {name} = {first['input']!r} is not allowed: {first['msg'].lower()}."
+
+
+def _section(annotation: Any) -> type[Section]:
+    """The section that a field of the preset holds; optional ones are written `Section | None`."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next(kind for kind in kinds if issubclass(kind, Section))

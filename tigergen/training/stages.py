@@ -1,4 +1,4 @@
-"""The two stages of training: coarse (U-Net and text encoder), then fine (FG-Encoder, BG-Encoder and fusion)."""
+"""The stages of training: a model's own autoencoder, coarse (U-Net and text encoder), fine (encoders and fusion)."""
 
 import hashlib
 import os
@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import PartialState
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from kb.errors import UserError
 from kb.files import read_json
 from kb.weights import term_frequency
 from tigerdata.progress import Progress
 from tigergen.data import Cases
-from tigergen.model.assemble import add_control, build, from_base
-from tigergen.model.folder import model_id, trained_on, write_trained_on
+from tigergen.model.assemble import DIFFUSION, MODEL, add_control, build
+from tigergen.model.base import check_base, from_base
+from tigergen.model.folder import model_id, settings, trained_on, write_trained_on
+from tigergen.model.lora import add_lora, merge_lora
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles, split_phrases
 from tigergen.training import presets
@@ -28,9 +32,58 @@ from tigergen.training.checkpoint import (
 )
 from tigergen.training.loop import train
 from tigergen.training.tasks import coarse_task, fine_task
+from tigergen.training.vae import autoencoder_task, new_autoencoder, scale_latents
 
 if TYPE_CHECKING:
     from kb import KnowledgeBase
+
+
+VAE_PART = "vae"
+
+
+def autoencoder(
+    cases: Cases,
+    preset: Mapping[str, Any],
+    out: str | os.PathLike[str],
+    steps: int | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+    held_out: Cases | None = None,
+) -> dict[str, Any]:
+    """Train the KL autoencoder of a preset with `model.autoencoder = "kl"`; its weights come to lie in `out`/vae.
+
+    Arguments, return value and errors as of :func:`coarse`, which takes the folder as `vae`. Latents are scaled to mean
+    0 and standard deviation 1 on `cases`.
+    """
+    if "vae" not in preset:
+        raise UserError("This preset trains no autoencoder: it has no section [vae]; take base256, or add the section.")
+    preset = _with_steps(preset, "vae", steps)
+    _check_size(cases, preset)
+    whole = identity("vae", preset, cases.digest(), "")
+    # The U-Net that will work on these latents may still be changed.
+    kept = ("model.image_size", "model.downsample")
+    wanted = {k: v for k, v in whole.items() if not k.startswith(("model.", "diffusion.")) or k in kept}
+    folder, record = Path(out), _open(Path(out), "vae", preset, wanted, resume)
+    if record is not None:
+        return record
+    vae = new_autoencoder(preset, preset["training"]["seed"]).to(PartialState().device)
+    task = autoencoder_task(vae, cases, preset, held_out)
+    figures = train(task, preset["training"], preset["vae"]["steps"], folder, resume, progress)
+    scale_latents(vae, cases)
+    return _finish(_Alone(vae), folder, figures, cases, [])
+
+
+class _Alone:
+    """An autoencoder, saved as the part of a pipeline that it will be."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.vae = vae
+
+    def to(self, device: str) -> None:
+        self.vae.to(device)
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        self.vae.save_pretrained(folder / VAE_PART, safe_serialization=safe_serialization)
 
 
 def coarse(
@@ -43,34 +96,72 @@ def coarse(
     progress: Progress | None = None,
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
+    vae: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Train U-Net and text encoder on prompt-image pairs and write a pipeline folder without encoders at `out`.
 
     `preset`: a checked preset, see `presets.load`. `base`: a Stable Diffusion folder on disk to start from; without it
-    the model starts from random weights. `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and
-    the sample grids. `knowledge`: its phrases enter the vocabulary, so that prompts of values that no training image
-    shows can be written later. The same call continues a killed run and returns at once when the model is finished;
-    returns the record of the run, also written as training.json. Raises UserError when `out` holds another model.
+    the model starts from random weights. `vae`: what :func:`autoencoder` wrote, for a new model with
+    `model.autoencoder = "kl"`. With `coarse.method = "lora"` adapters are trained and merged into the U-Net at the end.
+    `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and the sample grids. `knowledge`: its
+    phrases enter the vocabulary, so that prompts of values that no training image shows can be written later. The same
+    call continues a killed run and returns at once when the model is finished; returns the record of the run, also
+    written as training.json. Raises UserError when `out` holds another model, and when `base` or `vae` is missing or of
+    another kind than the preset says.
     """
     preset = _with_steps(preset, "coarse", steps)
+    check_start(preset, base, vae)
     _check_size(cases, preset)
-    vocabulary = _vocabulary(cases, knowledge, held_out)
+    vocabulary = vocabulary_of([cases, held_out], knowledge)
     start = _start_id(base) if base is not None else hashlib.sha256("\n".join(vocabulary).encode()).hexdigest()
+    if vae is not None:
+        start += f" {model_id(vae)}"
     wanted = identity("coarse", preset, cases.digest(), start)
     folder, record = Path(out), _open(Path(out), "coarse", preset, wanted, resume)
     if record is not None:
         return record
     size = preset["model"]["image_size"]
+    seed = preset["training"]["seed"]
     if base is not None:
         pipe = from_base(base, size)
     else:
-        pipe = build(preset, vocabulary, preset["training"]["seed"], images=cases.images)
+        own = AutoencoderKL.from_pretrained(str(Path(vae) / VAE_PART), local_files_only=True) if vae else None
+        pipe = build(preset, vocabulary, seed, own, cases.images)
     # A Stable Diffusion folder has no record: no image of ours is behind it.
-    before = (trained_on(base) if base is not None else None) or []
+    before = [image for part in (base, vae) if part is not None for image in trained_on(part) or []]
+    prepare_coarse(pipe, preset)
+    pipe.register_to_config(settings={"coarse": preset})
     pipe.to(PartialState().device)
     task = coarse_task(pipe, cases, preset, held_out)
     figures = train(task, preset["training"], preset["coarse"]["steps"], folder, resume, progress)
+    if preset["coarse"]["method"] == "lora":
+        merge_lora(pipe.unet)
     return _finish(pipe, folder, figures, cases, before)
+
+
+def prepare_coarse(pipe: TigerPipeline, preset: Mapping[str, Any]) -> None:
+    """Freeze what the preset's coarse stage does not train, and give the U-Net its adapters."""
+    if preset["coarse"]["text_encoder"] == "frozen":
+        pipe.text_encoder.requires_grad_(False)
+    if preset["coarse"]["method"] == "lora":
+        add_lora(pipe.unet, preset["coarse"]["rank"], preset["training"]["seed"])
+
+
+def check_start(
+    preset: Mapping[str, Any], base: str | os.PathLike[str] | None, vae: str | os.PathLike[str] | None
+) -> None:
+    """Raise UserError unless everything is there that the coarse stage of this preset starts from."""
+    if base is not None:
+        check_base(base, preset)
+    elif preset["base"]:
+        raise UserError(
+            f"This preset starts from a {preset['base']} folder on disk (diffusers layout, safetensors); name it with "
+            "--base FOLDER."
+        )
+    elif preset["model"]["autoencoder"] == "kl" and not (vae and (Path(vae) / VAE_PART / "config.json").is_file()):
+        raise UserError(
+            "This preset needs an autoencoder of its own and there is no finished one; run `tigergen train vae` first."
+        )
 
 
 def fine(
@@ -93,6 +184,7 @@ def fine(
     sampling uses. Continues, returns and raises as :func:`coarse` does.
     """
     preset = _with_steps(preset, "fine", steps)
+    _check_same_model(coarse_folder, preset)
     _check_size(cases, preset)
     given = _roles(cases, knowledge)
     data = hashlib.sha256(f"{cases.digest()} {given}".encode()).hexdigest()
@@ -103,8 +195,10 @@ def fine(
     pipe, before = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True), trained_on(coarse_folder)
     add_control(pipe, preset["training"]["seed"])
     frequency = term_frequency([split_phrases(prompt) for prompt in cases.fg])
-    pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"])
-    pipe.to(PartialState().device)
+    known = {**settings(coarse_folder), "fine": preset}
+    pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"], settings=known)
+    # Half-precision weights are for keeping a model, not for training it.
+    pipe.to(PartialState().device, torch.float32)
     task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases, before)
@@ -126,11 +220,25 @@ def _open(
     with state.main_process_first():
         if not resume and state.is_main_process:
             forget(out)
-        return open_record(out, stage, preset, wanted)
+        return open_record(out, stage, preset, _asked_then(out, wanted))
+
+
+def _asked_then(out: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run must agree in with the one in `out`; a setting younger than that run counts if it is not default."""
+    if not (out / RECORD).exists():
+        return dict(wanted)
+    stored, defaults = read_json(out / RECORD)["identity"], presets.check({})
+    young = {key for key in wanted if key not in stored}
+    return {k: v for k, v in wanted.items() if k not in young or _default(defaults, k) != v}
+
+
+def _default(defaults: Mapping[str, Any], name: str) -> Any:
+    section, _, key = name.partition(".")
+    return defaults.get(section, {}).get(key) if key else None
 
 
 def _finish(
-    pipe: TigerPipeline, out: Path, figures: Mapping[str, Any], cases: Cases, before: Sequence[str] | None
+    pipe: Any, out: Path, figures: Mapping[str, Any], cases: Cases, before: Sequence[str] | None
 ) -> dict[str, Any]:
     """Write the model with its record; `before`: images behind the model it started from (None: not known)."""
     state = PartialState()
@@ -150,16 +258,32 @@ def _with_steps(preset: Mapping[str, Any], stage: str, steps: int | None) -> dic
     return presets.override(preset, changed)
 
 
+def _check_same_model(coarse_folder: str | os.PathLike[str], preset: Mapping[str, Any]) -> None:
+    """Raise UserError where the preset describes another model than the one that it is to go on with."""
+    before = settings(coarse_folder).get("coarse", {})
+    for section, keys in (("model", MODEL), ("diffusion", DIFFUSION)):
+        for key in keys:
+            has = before.get(section, {}).get(key, preset[section][key])
+            if has != preset[section][key]:
+                raise UserError(
+                    f"The coarse model {coarse_folder} was trained with {section}.{key} = {has!r} and this preset says "
+                    f"{preset[section][key]!r}; give the preset and settings of its coarse stage."
+                )
+
+
 def _check_size(cases: Cases, preset: Mapping[str, Any]) -> None:
     size = preset["model"]["image_size"]
     if cases.size != size:
         raise UserError(f"The cases are {cases.size} px wide, the preset asks for {size}; load them at that size.")
 
 
-def _vocabulary(cases: Cases, knowledge: "KnowledgeBase | None", held_out: Cases | None) -> list[str]:
-    """Phrases that the tokenizer of a new model knows: the knowledge base's, the labels, and those of the prompts."""
+def vocabulary_of(parts: Sequence[Any], knowledge: "KnowledgeBase | None") -> list[str]:
+    """Phrases that the tokenizer of a new model knows: the knowledge base's, the labels, and those of the prompts.
+
+    `parts`: cases with their prompts as `fg` and `bg`, or None.
+    """
     known = list(knowledge.phrases()) if knowledge is not None else []
-    prompts = [prompt for one in (cases, held_out) if one is not None for prompt in (*one.fg, *one.bg)]
+    prompts = [prompt for one in parts if one is not None for prompt in (*one.fg, *one.bg)]
     seen = {phrase for prompt in prompts for phrase in split_phrases(prompt)}
     return list(dict.fromkeys([*known, *sorted(seen)]))
 

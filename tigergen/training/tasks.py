@@ -16,7 +16,8 @@ from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles
 from tigergen.training.draws import Noise, held_out_noise
 from tigergen.training.grid import draw_grid
-from tigergen.training.inputs import CHUNK, CoarseInputs, FineInputs, Inputs
+from tigergen.training.inputs import CoarseInputs, FineInputs, Inputs, chunk
+from tigergen.training.recompute import recompute
 
 
 class CoarseModule(nn.Module):
@@ -26,9 +27,10 @@ class CoarseModule(nn.Module):
         super().__init__()
         self.unet, self.text_encoder, self.objective = pipe.unet, pipe.text_encoder, objective
 
-    def forward(self, clean: Tensor, noise: Tensor, timesteps: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        """Loss of equation 4 for latents [B, C, h, w] and token numbers [B, T]."""
-        text = self.text_encoder(ids).last_hidden_state
+    def forward(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Loss of equation 4 for latents [B, C, h, w] and token numbers [B, T], or known text states [B, T, D]."""
+        if text.dim() == 2:
+            text = self.text_encoder(text).last_hidden_state
         return {"coarse": coarse_loss(self.unet, self.objective, clean, noise, timesteps, text)}
 
 
@@ -76,8 +78,9 @@ class Task:
         count = len(self.unseen.cases)
         noise, timesteps = held_out_noise(self.seed, count, self.unseen.latents.shape[1:], self.timesteps)
         total = 0.0
-        for start in range(0, count, CHUNK):
-            part = list(range(start, min(start + CHUNK, count)))
+        size = chunk(self.unseen.cases.size)
+        for start in range(0, count, size):
+            part = list(range(start, min(start + size, count)))
             nothing = np.zeros((len(part), self.unseen.branches), dtype=bool)
             batch = self.unseen.batch(part, range(count), Noise(noise[part], timesteps[part], nothing))
             total += sum(float(value) for value in self.module(**batch).values()) * len(part)
@@ -90,21 +93,23 @@ class Task:
 
 
 def coarse_task(pipe: TigerPipeline, cases: Cases, preset: Mapping[str, Any], held_out: Cases | None) -> Task:
-    """The coarse stage: U-Net and text encoder learn, one prompt branch."""
+    """The coarse stage: what is not frozen of U-Net and text encoder learns, one prompt branch."""
     objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
     module = CoarseModule(pipe, objective)
-    names = ("unet", "text_encoder")
+    if preset["training"]["gradient_checkpointing"]:
+        recompute(module)
+    groups = [group(name, [getattr(module, name)], preset["coarse"]["lr"]) for name in ("unet", "text_encoder")]
     return Task(
         name="coarse",
         pipe=pipe,
         module=module,
-        groups=[_group(name, [getattr(module, name)], preset["coarse"]["lr"]) for name in names],
+        groups=[group for group in groups if group["params"]],
         inputs=CoarseInputs(pipe, cases),
         dropout=[preset["training"]["prompt_dropout"]],
         timesteps=len(objective.alphas_cumprod),
         seed=preset["training"]["seed"],
-        unseen=CoarseInputs(pipe, _few(held_out, preset["training"]["held_out_images"])) if held_out else None,
-        shown=_few(held_out or cases, preset["training"]["grid_images"]),
+        unseen=CoarseInputs(pipe, first_of(held_out, preset["training"]["held_out_images"])) if held_out else None,
+        shown=first_of(held_out or cases, preset["training"]["grid_images"]),
     )
 
 
@@ -123,6 +128,8 @@ def fine_task(
     pipe.unet.requires_grad_(False)
     control = pipe.control()
     module = FineModule(pipe, control, objective, settings["loss"] == "own", settings["leak"])
+    if training["gradient_checkpointing"]:
+        recompute(module)
     parts: dict[str, list[Any]] = {"fg": [control.fg_encoder], "bg": [control.bg_encoder], "fusion": [control.fusion]}
     if settings["unfreeze"] == "decoder":
         parts["decoder"] = [pipe.unet.up_blocks, pipe.unet.conv_norm_out, pipe.unet.conv_out]
@@ -130,28 +137,29 @@ def fine_task(
             part.requires_grad_(True)
     unseen = None
     if held_out is not None:
-        few = _few(held_out, training["held_out_images"])
+        few = first_of(held_out, training["held_out_images"])
         unseen = FineInputs(pipe, few, settings["weighting"], held_out_roles and held_out_roles[: len(few)])
     shown_roles = held_out_roles if held_out is not None else roles
     return Task(
         name="fine",
         pipe=pipe,
         module=module,
-        groups=[_group(name, modules, settings["lr"]) for name, modules in parts.items()],
+        groups=[group(name, modules, settings["lr"]) for name, modules in parts.items()],
         inputs=FineInputs(pipe, cases, settings["weighting"], roles),
         dropout=[training["prompt_dropout"]] * 3 + [settings["branch_dropout"]] * 2,
         timesteps=len(objective.alphas_cumprod),
         seed=training["seed"],
         unseen=unseen,
-        shown=_few(held_out or cases, training["grid_images"]),
+        shown=first_of(held_out or cases, training["grid_images"]),
         shown_roles=shown_roles and shown_roles[: training["grid_images"]],
     )
 
 
-def _group(name: str, modules: Sequence[Any], lr: float) -> dict[str, Any]:
-    return {"name": name, "params": [parameter for one in modules for parameter in one.parameters()], "lr": lr}
+def group(name: str, modules: Sequence[Any], lr: float) -> dict[str, Any]:
+    learning = [parameter for one in modules for parameter in one.parameters() if parameter.requires_grad]
+    return {"name": name, "params": learning, "lr": lr}
 
 
-def _few(cases: Cases, count: int) -> Cases:
+def first_of(cases: Cases, count: int) -> Cases:
     """The first `count` cases."""
     return cases.select(range(min(count, len(cases))))

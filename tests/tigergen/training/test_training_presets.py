@@ -73,3 +73,58 @@ def test_broken_file_is_named(tmp_path) -> None:
 def test_heads_must_fit_the_levels(heads: str) -> None:
     with pytest.raises(UserError, match="does not fit the 3 levels"):
         presets.load("tiny", [f"model.attention_heads={heads}"])
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_printed_is_the_preset(name: str, tmp_path) -> None:
+    """As it lies there with its remarks, and from a file of one's own with every key that the file leaves out."""
+    import tomllib
+
+    assert tomllib.loads(presets.text(name)) == presets.load(name)
+    assert tomllib.loads(presets.written(presets.load(name))) == presets.load(name)
+
+
+def test_a_file_of_ones_own_is_printed_with_defaults_and_remarks(tmp_path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[training]\nbatch = 4\n")
+    lines = presets.text(path).splitlines()
+    assert "batch = 4  # images an optimiser step, over all processes" in lines
+    assert any(line.startswith("accumulation = 1  # ") for line in lines)
+    assert any(line.startswith("[fine]  # FG-Encoder") for line in lines)
+    assert not [line for line in lines if " = " in line and line.startswith("vae")]
+
+
+def test_what_each_preset_needs_is_said() -> None:
+    needs = {name: presets.needs(presets.load(name)) for name in presets.names()}
+    assert needs == {
+        "base256": "an autoencoder (`tigergen train vae`)",
+        "paper": "a Stable Diffusion 2.1 folder (--base)",
+        "sd15": "a Stable Diffusion 1.5 folder (--base)",
+        "sd21": "a Stable Diffusion 2.1 folder (--base)",
+        "small": "nothing",
+        "tiny": "nothing",
+    }
+
+
+def test_the_published_settings() -> None:
+    paper = presets.load("paper")
+    assert (paper["coarse"]["method"], paper["coarse"]["rank"], paper["coarse"]["lr"]) == ("lora", 4, 1e-4)
+    assert (paper["fine"]["lr"], paper["fine"]["unfreeze"]) == (1e-5, "none")
+    assert (paper["model"]["image_size"], paper["diffusion"]["prediction"]) == (512, "v_prediction")
+    assert paper["sampling"]["sampler"] == "ddim" and paper["sampling"]["steps"] == 50
+    assert 7 <= paper["sampling"]["guidance"] <= 8
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vae.depth=4", ["vae.depth", "channels", "latent_channels"]),
+        ("model.attention_heads=many", ["model.attention_heads = 'many'", "not allowed"]),
+        ("vae.channels=[8, 8]", ["vae.channels", "2 levels", "model.downsample"]),
+        ("sampling.steps=20", ["no section 'sampling'"]),
+    ],
+)
+def test_optional_sections_are_checked_like_the_others(text: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        presets.load("base256", [text])
+    assert all(word in str(error.value) for word in words), str(error.value)
