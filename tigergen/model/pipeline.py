@@ -5,7 +5,7 @@ accepts when the modules are imported already: this module imports them all.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +125,23 @@ class TigerPipeline(DiffusionPipeline):
     def objective(self, gamma: float | None = 5.0) -> Objective:
         """Noise schedule and prediction type of this model, on its device."""
         return Objective.of(self.scheduler, gamma).to(self.device)
+
+    def prepare(self, compiler: str | Callable[..., Any] | None = None, channels_last: bool = False) -> "TigerPipeline":
+        """Make the model ready for many images and return it; images change by rounding only (docs/sampling.md).
+
+        compiler: a backend of `torch.compile`, such as `inductor`, for every block of U-Net and encoders; they are
+        compiled in the first call, and again for another batch size. channels_last: keep convolution weights so.
+        Both change the modules themselves: not for a model that is still to be trained.
+        """
+        for part in (self.unet, self.fg_encoder, self.bg_encoder):
+            if part is None:
+                continue
+            if channels_last:
+                part.to(memory_format=torch.channels_last)
+            if compiler is not None:
+                for block in (*part.down_blocks, part.mid_block, *getattr(part, "up_blocks", ())):
+                    block.compile(backend=compiler, dynamic=False)
+        return self
 
     def text_states(self, prompts: Sequence[str]) -> Tensor:
         """Text states [B, T, D] of prompts; equal prompts are computed once."""

@@ -211,6 +211,24 @@ def test_settings_that_mean_nothing_are_user_errors(tiger, cases: dict, settings
         tiger(**{**cases, **settings})
 
 
+def test_compiled_blocks_and_channels_last_give_the_same_images(tiger: TigerPipeline, cases: dict) -> None:
+    """Traced as for any compiler, run without one: what is compiled must be the whole of each block."""
+    once = {**cases, "steps": 1, "guidance": 1.0}
+    expected = tiger(**once)
+    blocks = len(tiger.unet.down_blocks) + 1
+    traced: list[int] = []
+
+    def compiler(graph, inputs):
+        traced.append(len(inputs))
+        return graph.forward
+
+    torch._dynamo.reset()
+    got = tiger.prepare(compiler=compiler, channels_last=True)(**once)
+    assert np.abs(got.astype(int) - expected).max() <= 1
+    assert len(traced) >= 2 * blocks, "U-Net and encoders"
+    assert tiger.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @torch.no_grad()
 def test_the_plain_sum_is_what_diffusers_multi_controlnet_gives(tiger: TigerPipeline, latents: Tensor) -> None:
     """The same weights in two of diffusers' ControlNets, their features added to the same U-Net."""
