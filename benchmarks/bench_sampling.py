@@ -6,19 +6,19 @@
                                 [--images N] [--try '{"steps": 10}' ...]
 
 Every comparison runs its sides in turn, so that a load of the machine falls on all of them, and gives the ratio of
-medians. Exit code 1 when a bound is missed. OMP_NUM_THREADS sets the threads.
+medians; with one thread (OMP_NUM_THREADS=1) in seconds of the process, else of the wall. Exit code 1 when a bound is
+missed.
 """
 
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sampling_fidelity import compare_settings
 from sampling_peers import Pair, difference, sd_model, tiny_model
-from sampling_share import shares
+from sampling_share import clock, shares
 
 MUST_PEER, MUST_DEFAULT, SAME = 1.3, 6.0, 1e-4
 
@@ -28,10 +28,10 @@ def interleaved(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, side in sides.items():
-            begin = time.perf_counter()
+            begin = clock()
             side()
             if turn:
-                seconds[name].append(time.perf_counter() - begin)
+                seconds[name].append(clock() - begin)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 

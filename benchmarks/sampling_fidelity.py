@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sampling_share import clock
 from torch import Tensor
 
 from tigerdata.prompts import roles
@@ -98,13 +98,13 @@ class Made:
         rows = range(first, min(first + BATCH, len(cases)))
         part = cases.select(rows)
         given = {"roles": [said[k] for k in rows], "seeds": [10_000 + k for k in rows], **self.settings}
-        begin = time.perf_counter()
+        begin = clock()
         if self.plain:
             with plain_path():
                 made = pipe(part.fg, part.bg, part.masks, part.sobel, **given)
         else:
             made = pipe(part.fg, part.bg, part.masks, part.sobel, **given)
-        self.seconds.append((time.perf_counter() - begin) / len(rows))
+        self.seconds.append((clock() - begin) / len(rows))
         self.images.append(made)
 
 

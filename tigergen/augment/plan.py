@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tigergen.augment.draws import (
     observed_profile,
     spread,
 )
+from tigergen.sampling.settings import Sampling
 
 FORMAT = "tiger-plan/1"
 
@@ -191,11 +193,9 @@ def make_plan(
     return plan
 
 
+DEFAULT = Sampling()
 SAMPLING: dict[str, Any] = {
-    "steps": 15,
-    "guidance": 1.4,
-    "sampler": "dpm++",
-    "mode": "joint",
+    **{name: getattr(DEFAULT, name) for name in ("steps", "guidance", "sampler", "mode")},
     "quality": "donor",
 }
 
@@ -236,7 +236,8 @@ def check_plan(plan: Any, ws: Any) -> None:
     for name in ("seed", "sampling", "rows", "target"):
         if name not in plan:
             raise UserError(f"the plan has no '{name}'; write it again with `tigergen plan`.")
-    unknown = sorted(set(plan["sampling"]) - {*SAMPLING, "weighting"})
+    # A plan starts every image from noise, so it has no strength.
+    unknown = sorted(set(plan["sampling"]) - ({*SAMPLING, *asdict(DEFAULT)} - {"strength"}))
     if unknown:
         raise UserError(f"the plan's sampling has unknown settings: {', '.join(unknown)}.")
     if not plan["rows"]:

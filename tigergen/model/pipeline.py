@@ -212,7 +212,7 @@ class TigerPipeline(DiffusionPipeline):
             beta=float(how.guidance),
             keep_control=how.keep_control,
             resolution_weighting=how.resolution_weighting,
-            interval=tuple(how.guidance_interval),
+            interval=how.guidance_interval,
             length=len(self.scheduler.alphas_cumprod),
             reuse_control=how.reuse_control,
             reuse_deep=how.reuse_deep,

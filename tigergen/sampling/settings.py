@@ -49,7 +49,8 @@ class Sampling:
         for name in ("steps", "reuse_control", "reuse_deep"):
             if getattr(self, name) < 1:
                 raise UserError(f"sampling setting {name} is {getattr(self, name)}; give a whole number from 1")
-        low, high = self.guidance_interval
+        low, high = (float(end) for end in self.guidance_interval)
+        object.__setattr__(self, "guidance_interval", (low, high))  # a list where it was read from a file
         if not 0 <= low <= high <= 1:
             raise UserError(
                 f"guidance_interval is ({low}, {high}); give its lower and its upper end, from 0 (image) to 1 (noise)"
