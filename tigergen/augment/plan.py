@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tigergen.augment.draws import (
     spread,
 )
 from tigergen.model.folder import sampling as preset_sampling
+from tigergen.sampling.settings import Sampling
 
 FORMAT = "tiger-plan/1"
 
@@ -193,11 +195,9 @@ def make_plan(
     return plan
 
 
+DEFAULT = Sampling()
 SAMPLING: dict[str, Any] = {
-    "steps": 15,
-    "guidance": 1.4,
-    "sampler": "dpm++",
-    "mode": "joint",
+    **{name: getattr(DEFAULT, name) for name in ("steps", "guidance", "sampler", "mode")},
     "quality": "donor",
 }
 
@@ -238,7 +238,8 @@ def check_plan(plan: Any, ws: Any) -> None:
     for name in ("seed", "sampling", "rows", "target"):
         if name not in plan:
             raise UserError(f"the plan has no '{name}'; write it again with `tigergen plan`.")
-    unknown = sorted(set(plan["sampling"]) - {*SAMPLING, "weighting"})
+    # A plan starts every image from noise, so it has no strength.
+    unknown = sorted(set(plan["sampling"]) - ({*SAMPLING, *asdict(DEFAULT)} - {"strength"}))
     if unknown:
         raise UserError(f"the plan's sampling has unknown settings: {', '.join(unknown)}.")
     if not plan["rows"]:

@@ -1,6 +1,6 @@
 """FG-Encoder, BG-Encoder and fusion as one module: what a trainer optimises and wraps, and what a sampler calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from kb.errors import UserError
 from tigergen.model.encoders import ControlEncoder
 from tigergen.model.fusion import AttentionalFusion
 from tigergen.model.unet import Features
+from tigergen.model.weighting import TextKeys, text_keys
 
 MODES = ("fused", "own", "sum", "fg", "bg")
 
@@ -19,7 +20,8 @@ class Conditions:
 
     `fg_text`, `bg_text`: text states [B, T, D]; `fg`, `bg`: condition embeddings [B, C, h, w] of nodule mask and Sobel
     map (`TigerControl.embed`); `fg_weights`: token weights [B, T] of the FG prompt or None; `weighting`: their mode;
-    `keep`: [B, 2] factors of the FG and BG features (0 drops a branch for one image) or None.
+    `keep`: [B, 2] factors of the FG and BG features (0 drops a branch for one image) or None; `fg_keys`, `bg_keys`:
+    keys and values of both texts where they are computed already (`TigerControl.remember`).
     """
 
     fg_text: Tensor
@@ -29,6 +31,8 @@ class Conditions:
     fg_weights: Tensor | None = None
     weighting: str = "log"
     keep: Tensor | None = None
+    fg_keys: TextKeys | None = None
+    bg_keys: TextKeys | None = None
 
 
 class TigerControl(nn.Module):
@@ -43,6 +47,11 @@ class TigerControl(nn.Module):
     def embed(self, masks: Tensor, sobels: Tensor) -> tuple[Tensor, Tensor]:
         """Condition embeddings of nodule masks and Sobel maps, each [B, 1, H, W] in [0, 1]."""
         return self.fg_encoder.embed_condition(masks), self.bg_encoder.embed_condition(sobels)
+
+    def remember(self, given: Conditions) -> Conditions:
+        """The same conditions with keys and values of both texts, which many steps with one prompt then share."""
+        keys = text_keys(self.fg_encoder, given.fg_text), text_keys(self.bg_encoder, given.bg_text)
+        return replace(given, fg_keys=keys[0], bg_keys=keys[1])
 
     def forward(
         self,
@@ -90,12 +99,14 @@ class TigerControl(nn.Module):
         return _twice(self.fusion(fg, bg))
 
     def _fg(self, latents: Tensor, timesteps: Tensor, given: Conditions) -> Features:
-        raw = self.fg_encoder(latents, timesteps, given.fg_text, given.fg, given.fg_weights, given.weighting)
+        raw = self.fg_encoder(
+            latents, timesteps, given.fg_text, given.fg, given.fg_weights, given.weighting, given.fg_keys
+        )
         return raw if given.keep is None else scale(raw, given.keep[:, 0])
 
     def _bg(self, latents: Tensor, timesteps: Tensor, given: Conditions) -> Features:
         # W_BG is the identity: the BG-Encoder's attention is never weighted.
-        raw = self.bg_encoder(latents, timesteps, given.bg_text, given.bg)
+        raw = self.bg_encoder(latents, timesteps, given.bg_text, given.bg, keys=given.bg_keys)
         return raw if given.keep is None else scale(raw, given.keep[:, 1])
 
 

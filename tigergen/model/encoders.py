@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from tigergen.model.unet import Features, embed_time, encode, skip_channels
-from tigergen.model.weighting import use_weighted_attention
+from tigergen.model.weighting import TextKeys, use_weighted_attention
 
 COPIED = ("conv_in", "time_embedding", "down_blocks", "mid_block")
 
@@ -92,13 +92,15 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         embedding: Tensor,
         token_weights: Tensor | None = None,
         weighting: str = "log",
+        keys: TextKeys | None = None,
     ) -> Features:
         """Control features for noisy `latents` [B, C, h, w] at `timesteps` [B] with `text` [B, T, D].
 
-        `embedding` comes from `embed_condition`; `token_weights` [B, T] weigh the prompt's tokens (equation 8).
+        `embedding` comes from `embed_condition`; `token_weights` [B, T] weigh the prompt's tokens (equation 8);
+        `keys`: those of `text`, where they are computed already (`tigergen.model.weighting.text_keys`).
         """
         emb = embed_time(self, timesteps, latents.dtype)
-        attention = {"token_weights": token_weights, "weighting": weighting}
+        attention = {"token_weights": token_weights, "weighting": weighting, "text_keys": keys}
         raw = encode(self, self.conv_in(latents) + embedding, emb, text, attention)
         *skips, mid = (zero(level) for zero, level in zip(self.zero_convolutions, (*raw.skips, raw.mid), strict=True))
         return Features(tuple(skips), mid)

@@ -5,7 +5,7 @@ accepts when the modules are imported already: this module imports them all.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +24,13 @@ from tigergen.model import codec, encoders, fusion
 from tigergen.model.control import Conditions, TigerControl
 from tigergen.model.losses import Objective, latent_mask
 from tigergen.model.tokens import Roles, encode, join_prompts
-from tigergen.model.weighting import check_mode
+from tigergen.model.weighting import check_mode, use_weighted_attention
 from tigergen.sampling.denoise import Guided, Hold, denoise
 from tigergen.sampling.schedulers import image_noise, late_timesteps, make_sampler
+from tigergen.sampling.settings import MODES, STRENGTH, Sampling
 
-MODES = {"joint": "fused", "fg": "fg", "bg": "bg", "sequential": "fg", "text": "fused"}
+# Sampling settings that a saved model brings along.
+SAVED = ("weighting", "keep_control", "resolution_weighting")
 
 
 @contextmanager
@@ -76,6 +78,8 @@ class TigerPipeline(DiffusionPipeline):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        # Diffusers' own attention, except that it takes keys and values that were computed before.
+        use_weighted_attention(unet)
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -124,6 +128,23 @@ class TigerPipeline(DiffusionPipeline):
         """Noise schedule and prediction type of this model, on its device."""
         return Objective.of(self.scheduler, gamma).to(self.device)
 
+    def prepare(self, compiler: str | Callable[..., Any] | None = None, channels_last: bool = False) -> "TigerPipeline":
+        """Make the model ready for many images and return it; images change by rounding only (docs/sampling.md).
+
+        compiler: a backend of `torch.compile`, such as `inductor`, for every block of U-Net and encoders; they are
+        compiled in the first call, and again for another batch size. channels_last: keep convolution weights so.
+        Both change the modules themselves: not for a model that is still to be trained.
+        """
+        for part in (self.unet, self.fg_encoder, self.bg_encoder):
+            if part is None:
+                continue
+            if channels_last:
+                part.to(memory_format=torch.channels_last)
+            if compiler is not None:
+                for block in (*part.down_blocks, part.mid_block, *getattr(part, "up_blocks", ())):
+                    block.compile(backend=compiler, dynamic=False)
+        return self
+
     def text_states(self, prompts: Sequence[str]) -> Tensor:
         """Text states [B, T, D] of prompts; equal prompts are computed once."""
         unique = list(dict.fromkeys(prompts))
@@ -140,6 +161,21 @@ class TigerPipeline(DiffusionPipeline):
         pixels = codec.latents_to_images(self.vae, latents)[:, 0]
         return ((pixels.float() + 1) * 127.5).round().to(torch.uint8).cpu().numpy()
 
+    def settings(self, refined: bool = False, **given: Any) -> Sampling:
+        """The sampling settings that `given` comes to: this model's own where it says nothing (or None).
+
+        `refined`: for images that start from real ones. `settings(...).record()` is what a manifest should say.
+        Raises UserError for a setting that means nothing.
+        """
+        for name in SAVED:
+            if given.get(name) is None:
+                given[name] = self.config[name]
+        if refined and given.get("strength") is None:
+            given["strength"] = STRENGTH
+        if not refined and given.get("strength") is not None:
+            raise UserError(f"strength is {given['strength']} but there is no real image to refine; give init_images")
+        return Sampling(**given)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -150,15 +186,9 @@ class TigerPipeline(DiffusionPipeline):
         roles: Sequence[Roles] | None = None,
         tau: Mapping[str, float] | None = None,
         seeds: Sequence[int] | None = None,
-        steps: int = 15,
-        guidance: float = 1.4,
-        sampler: str = "dpm++",
-        mode: str = "joint",
         init_images: np.ndarray | None = None,
-        strength: float | None = None,
-        weighting: str | None = None,
-        keep_control: bool | None = None,
-        resolution_weighting: bool | None = None,
+        negative: str | Sequence[str] = "",
+        **settings: Any,
     ) -> np.ndarray:
         """Generate one image for each FG and BG prompt; returns uint8 [B, H, W].
 
@@ -166,45 +196,42 @@ class TigerPipeline(DiffusionPipeline):
         mode is `text`). roles: a list of (phrase, role) for each FG prompt; tau: frequency of joint phrases, by
         default that of the training corpus. seeds: one an image (default 0, 1, ...); image k is drawn from seeds[k]
         alone, so the rest of the batch changes it by rounding only (at most 1-2 grey levels in few pixels).
-        guidance: beta of equation 13 (2 and more follow edges closer but exaggerate: hypoechoic turns markedly so).
-        sampler: `dpm++` or `ddim`.
-        mode: `joint` (both encoders, fused), `sequential` (nodule with the FG-Encoder, then the rest around it with
-        the BG-Encoder), `fg`, `bg`, `text` (no encoder).
-        init_images and strength: refine real images uint8 [B, H, W], from 0 (keep) to 1 (noise), default 0.5.
-        keep_control: the unconditional half of the guidance keeps the control, so that beta strengthens words only;
-        False is equation 13, where beta strengthens mask and edges too (measured: edges are followed far better).
-        weighting, keep_control, resolution_weighting: by default as the model was saved.
+        init_images: refine these real images uint8 [B, H, W] with setting `strength` (default 0.5).
+        negative: prompt of the unguided half instead of the empty one, one for all images or one each.
+        settings: the fields of `tigergen.sampling.settings.Sampling` by name (steps, guidance, sampler, mode, ...).
         """
         count = len(fg)
-        shape = self._check(count, bg=bg, masks=masks, sobels=sobels, roles=roles, seeds=seeds, init=init_images)
-        if mode not in MODES:
-            raise UserError(f"sampling mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
+        unwanted = [negative] * count if isinstance(negative, str) else negative
+        given = {"masks": masks, "sobels": sobels, "roles": roles, "seeds": seeds, "init": init_images}
+        shape = self._check(count, bg=bg, negative=unwanted, **given)
+        how = self.settings(refined=init_images is not None, **settings)
         if count == 0:
             return np.zeros((0, *shape), np.uint8)
-        empty = self.text_states([""]).expand(count, -1, -1)
         guided = Guided(
             unet=self.unet,
             text=self.text_states([join_prompts(*pair) for pair in zip(fg, bg, strict=True)]),
-            empty=empty,
-            beta=float(guidance),
-            keep_control=self.config["keep_control"] if keep_control is None else keep_control,
-            resolution_weighting=(
-                self.config["resolution_weighting"] if resolution_weighting is None else resolution_weighting
-            ),
+            empty=self.text_states(unwanted),
+            beta=float(how.guidance),
+            keep_control=how.keep_control,
+            resolution_weighting=how.resolution_weighting,
+            interval=how.guidance_interval,
+            length=len(self.scheduler.alphas_cumprod),
+            reuse_control=how.reuse_control,
+            reuse_deep=how.reuse_deep,
         )
-        if mode != "text":
+        if how.mode != "text":
             if masks is None or sobels is None:
-                raise UserError(f"sampling mode {mode!r} needs masks and Sobel maps; give both, or use mode 'text'")
-            guided = self._with_control(guided, fg, bg, masks, sobels, roles, tau, weighting)
+                raise UserError(f"sampling mode {how.mode!r} needs masks and Sobel maps; give both, or mode 'text'")
+            guided = self._with_control(guided, fg, bg, masks, sobels, roles, tau, how.weighting)
         clean = None if init_images is None else self.to_latents(init_images)
         start, later = self._noise(seeds if seeds is not None else range(count), shape)
-        passes = [("fg", start), ("bg", later)] if mode == "sequential" else [(MODES[mode], start)]
+        passes = [("fg", start), ("bg", later)] if how.mode == "sequential" else [(MODES[how.mode], start)]
         known: Tensor | None = None
         for branch, noise in passes:
-            schedule = make_sampler(sampler, self.scheduler, steps, self.device)
+            schedule = make_sampler(how.sampler, self.scheduler, how.steps, self.device)
             timesteps, latents, hold = schedule.timesteps, noise * schedule.init_noise_sigma, None
             if clean is not None:
-                timesteps = late_timesteps(schedule, 0.5 if strength is None else strength)
+                timesteps = late_timesteps(schedule, how.strength or 0.0)
                 latents = self.objective().noisy(clean, noise, timesteps[:1].long().expand(count))
             if known is not None and masks is not None:
                 hold = Hold(known, noise, self._held(masks, latents), self.objective().noisy)
@@ -222,10 +249,9 @@ class TigerPipeline(DiffusionPipeline):
         sobels: np.ndarray,
         roles: Sequence[Roles] | None,
         tau: Mapping[str, float] | None,
-        weighting: str | None,
+        weighting: str,
     ) -> Guided:
-        control = self.control()
-        how = check_mode(self.config["weighting"] if weighting is None else weighting)
+        control, how = self.control(), check_mode(weighting)
         weights = None
         if roles is not None and how != "off":
             frequency = self.config["term_frequency"] if tau is None else tau

@@ -28,34 +28,89 @@ def encode(net: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[
     """Run down blocks and middle block on `hidden` [B, C, h, w], the output of `conv_in` (plus a condition)."""
     skips: tuple[Tensor, ...] = (hidden,)
     for block in net.down_blocks:
-        if getattr(block, "has_cross_attention", False):
-            hidden, outputs = block(
-                hidden_states=hidden, temb=emb, encoder_hidden_states=text, cross_attention_kwargs=attention
-            )
-        else:
-            hidden, outputs = block(hidden_states=hidden, temb=emb)
-        skips += tuple(outputs)
+        hidden, outputs = _down(block, hidden, emb, text, attention)
+        skips += outputs
     mid = net.mid_block(hidden, emb, encoder_hidden_states=text, cross_attention_kwargs=attention)
     return Features(skips, mid)
 
 
-def decode(unet: UNet2DConditionModel, features: Features, emb: Tensor, text: Tensor) -> Tensor:
+def encode_top(
+    net: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[str, Any] | None = None
+) -> tuple[Tensor, ...]:
+    """Only the first down block of `encode`: the skip connections that the last up block takes, finest first."""
+    block = net.down_blocks[0]
+    _, outputs = _down(block, hidden, emb, text, attention)
+    return (hidden, *outputs[: len(block.resnets)])
+
+
+def _down(
+    block: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[str, Any] | None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if getattr(block, "has_cross_attention", False):
+        hidden, outputs = block(
+            hidden_states=hidden, temb=emb, encoder_hidden_states=text, cross_attention_kwargs=attention
+        )
+    else:
+        hidden, outputs = block(hidden_states=hidden, temb=emb)
+    return hidden, tuple(outputs)
+
+
+def decode(
+    unet: UNet2DConditionModel, features: Features, emb: Tensor, text: Tensor, attention: dict[str, Any] | None = None
+) -> Tensor:
     """Run up blocks and output layers; returns the prediction [B, C, h, w]."""
+    deep = decode_deep(unet, features, emb, text, attention)
+    return decode_last(unet, deep, features.skips[: top_skips(unet)], emb, text, attention)
+
+
+def top_skips(unet: UNet2DConditionModel) -> int:
+    """How many skip connections, the finest ones, the last up block takes."""
+    last: Any = unet.up_blocks[-1]
+    return len(last.resnets)
+
+
+def decode_deep(
+    unet: UNet2DConditionModel, features: Features, emb: Tensor, text: Tensor, attention: dict[str, Any] | None = None
+) -> Tensor:
+    """All up blocks but the last: what comes from below to the finest level, [B, C, h, w]."""
     skips, hidden = features
     blocks: list[Any] = list(unet.up_blocks)
-    for number, block in enumerate(blocks):
+    for block in blocks[:-1]:
         count = len(block.resnets)
         skips, used = skips[:-count], skips[-count:]
-        is_last = number == len(blocks) - 1
         # Naming the size keeps odd latent sizes exact, where doubling would overshoot.
-        size = None if is_last else tuple(skips[-1].shape[2:])
-        arguments = {"hidden_states": hidden, "temb": emb, "res_hidden_states_tuple": used, "upsample_size": size}
-        if getattr(block, "has_cross_attention", False):
-            arguments["encoder_hidden_states"] = text
-        hidden = block(**arguments)
+        hidden = _up(block, hidden, used, emb, text, attention, tuple(skips[-1].shape[2:]))
+    return hidden
+
+
+def decode_last(
+    unet: UNet2DConditionModel,
+    deep: Tensor,
+    skips: tuple[Tensor, ...],
+    emb: Tensor,
+    text: Tensor,
+    attention: dict[str, Any] | None = None,
+) -> Tensor:
+    """The last up block, on what comes from below and the finest skip connections, and the output layers."""
+    hidden = _up(unet.up_blocks[-1], deep, skips, emb, text, attention, None)
     if unet.conv_norm_out is not None:
         hidden = unet.conv_act(unet.conv_norm_out(hidden))
     return unet.conv_out(hidden)
+
+
+def _up(
+    block: Any,
+    hidden: Tensor,
+    skips: tuple[Tensor, ...],
+    emb: Tensor,
+    text: Tensor,
+    attention: dict[str, Any] | None,
+    size: tuple[int, ...] | None,
+) -> Tensor:
+    arguments = {"hidden_states": hidden, "temb": emb, "res_hidden_states_tuple": skips, "upsample_size": size}
+    if getattr(block, "has_cross_attention", False):
+        arguments |= {"encoder_hidden_states": text, "cross_attention_kwargs": attention}
+    return block(**arguments)
 
 
 def add(features: Features, control: Features | None) -> Features:

@@ -6,24 +6,30 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from kb.errors import UserError
 
-SAMPLERS = ("dpm++", "ddim")
+SAMPLERS = ("dpm++", "unipc", "ddim")
 
 
 def make_sampler(name: str, scheduler: Any, steps: int, device: torch.device | str = "cpu") -> Any:
     """A fresh sampler `name` with the noise schedule of `scheduler`, set to `steps` steps.
 
-    `ddim` is deterministic (eta 0); `dpm++` is DPM-Solver++ of second order, multistep (Lu et al. 2022). Raises
-    UserError for another name.
+    `ddim` is deterministic (eta 0); `dpm++` is DPM-Solver++ of second order, multistep (Lu et al. 2022); `unipc` is
+    UniPC of second order with the B2 function (Zhao et al. 2023), its steps counted back from the noise (`trailing`).
+    Raises UserError for another name.
     """
     if name == "ddim":
         sampler = DDIMScheduler.from_config(scheduler.config)
     elif name == "dpm++":
         sampler = DPMSolverMultistepScheduler.from_config(
             scheduler.config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+        )
+    elif name == "unipc":
+        sampler = UniPCMultistepScheduler.from_config(
+            scheduler.config, solver_order=2, solver_type="bh2", final_sigmas_type="zero", timestep_spacing="trailing"
         )
     else:
         raise UserError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")

@@ -9,6 +9,8 @@ import torch
 from kb.errors import UserError
 from tigergen.model import TigerPipeline, add_control
 from tigergen.model.pipeline import to_conditions, to_pixels
+from tigergen.sampling.schedulers import SAMPLERS
+from tigergen.sampling.settings import MODES
 
 # One grey level of rounding where float sums of another batch size differ in their last bits.
 LEVELS = 1
@@ -24,8 +26,8 @@ def rows(cases: dict, which: list[int]) -> dict:
             for name, value in cases.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["joint", "sequential", "fg", "bg", "text"])
-@pytest.mark.parametrize("sampler", ["dpm++", "ddim"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_image_k_does_not_depend_on_its_batch(tiger: TigerPipeline, cases: dict, mode: str, sampler: str) -> None:
     together = tiger(**cases, mode=mode, sampler=sampler)
     assert together.shape == (3, 16, 16) and together.dtype == np.uint8
@@ -110,7 +112,7 @@ def test_refinement_keeps_more_of_the_image_with_less_strength(tiger: TigerPipel
     rng = np.random.default_rng(1)
     start = rng.integers(0, 256, (3, 16, 16), dtype=np.uint8)
     cases["steps"] = 20
-    for sampler in ("dpm++", "ddim"):
+    for sampler in SAMPLERS:
         distance = [
             np.abs(tiger(**cases, init_images=start, strength=strength, sampler=sampler).astype(int) - start).mean()
             for strength in (0.05, 0.3, 1.0)

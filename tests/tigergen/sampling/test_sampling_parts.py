@@ -9,7 +9,7 @@ from tigergen.model.losses import Objective
 from tigergen.model.unet import Features
 from tigergen.sampling.denoise import Hold, denoise
 from tigergen.sampling.guidance import guide, resolution_weight, weigh_resolutions
-from tigergen.sampling.schedulers import image_noise, late_timesteps, make_sampler
+from tigergen.sampling.schedulers import SAMPLERS, image_noise, late_timesteps, make_sampler
 
 
 @pytest.fixture
@@ -35,9 +35,11 @@ def test_resolution_weights_fall_from_one_at_the_bottom() -> None:
     assert [level.unique().item() for level in (*weighed.skips, weighed.mid)] == [0.25, 0.5, 1.0]
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++"])
-def test_a_perfect_predictor_is_followed_to_its_image(scheduler: DDIMScheduler, name: str) -> None:
-    """With v computed from one known image, every sampler must end at that image, whatever noise it started from."""
+@pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_perfect_predictor_is_followed_to_its_image(scheduler: DDIMScheduler, name: str, prediction: str) -> None:
+    """With v or noise of one known image, every sampler must end at that image, whatever noise it started from."""
+    scheduler.register_to_config(prediction_type=prediction)
     objective = Objective.of(scheduler)
     image = torch.rand(1, 4, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -45,7 +47,7 @@ def test_a_perfect_predictor_is_followed_to_its_image(scheduler: DDIMScheduler, 
         alpha = objective.alphas_cumprod[timestep].sqrt()
         sigma = (1 - alpha**2).sqrt()
         noise = (latents - alpha * image) / sigma
-        return alpha * noise - sigma * image
+        return noise if prediction == "epsilon" else alpha * noise - sigma * image
 
     sampler = make_sampler(name, scheduler, 10)
     start = image_noise([3], (4, 4, 4))[0]
@@ -63,7 +65,7 @@ def test_noise_of_an_image_depends_on_its_seed_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++"])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_refinement_takes_the_last_share_of_the_steps(scheduler: DDIMScheduler, name: str) -> None:
     sampler = make_sampler(name, scheduler, 10)
     whole = sampler.timesteps.tolist()
