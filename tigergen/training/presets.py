@@ -72,6 +72,7 @@ class TrainingSettings(Section):
     balance: Share = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: Count = 200
     held_out_every: CountOrOff = 200
     held_out_images: Count = 64

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tigergen.data import Cases
 from tigergen.model.control import TigerControl
+from tigergen.model.lean import use_lean_blocks
 from tigergen.model.losses import Objective, coarse_loss, fine_losses
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles
@@ -26,6 +27,7 @@ class CoarseModule(nn.Module):
     def __init__(self, pipe: TigerPipeline, objective: Objective) -> None:
         super().__init__()
         self.unet, self.text_encoder, self.objective = pipe.unet, pipe.text_encoder, objective
+        use_lean_blocks(self)
 
     def forward(self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor) -> dict[str, Tensor]:
         """Loss of equation 4 for latents [B, C, h, w] and token numbers [B, T], or known text states [B, T, D]."""
@@ -40,6 +42,7 @@ class FineModule(nn.Module):
     def __init__(self, pipe: TigerPipeline, control: TigerControl, objective: Objective, own: bool, leak: float):
         super().__init__()
         self.unet, self.control, self.objective, self.own, self.leak = pipe.unet, control, objective, own, leak
+        use_lean_blocks(self)
 
     def forward(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, conditions: dict[str, Any]
@@ -83,7 +86,8 @@ class Task:
             part = list(range(start, min(start + size, count)))
             nothing = np.zeros((len(part), self.unseen.branches), dtype=bool)
             batch = self.unseen.batch(part, range(count), Noise(noise[part], timesteps[part], nothing))
-            total += sum(float(value) for value in self.module(**batch).values()) * len(part)
+            # `forward`: a compiled module is made for the batches of training.
+            total += sum(float(value) for value in self.module.forward(**batch).values()) * len(part)
         return total / count
 
     def draw_grid(self, path: Path) -> None:
