@@ -70,10 +70,14 @@ class TrainingSettings(Section):
     balance: Share = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: Count = 200
+    keep_checkpoints: Count = 2
+    final: Literal["best", "last"] = "best"
     held_out_every: CountOrOff = 200
     held_out_images: Count = 64
     grid_every: CountOrOff = 500
     grid_images: Count = 4
+    adherence_images: CountOrOff = 16
+    tracker: Literal["none", "tensorboard"] = "none"
 
 
 class CoarseSettings(Section):

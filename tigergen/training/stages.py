@@ -26,6 +26,7 @@ from tigergen.training.checkpoint import (
     open_record,
     save_model,
 )
+from tigergen.training.grid import Measure
 from tigergen.training.loop import train
 from tigergen.training.tasks import coarse_task, fine_task
 
@@ -43,14 +44,16 @@ def coarse(
     progress: Progress | None = None,
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Train U-Net and text encoder on prompt-image pairs and write a pipeline folder without encoders at `out`.
 
     `preset`: a checked preset, see `presets.load`. `base`: a Stable Diffusion folder on disk to start from; without it
     the model starts from random weights. `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and
     the sample grids. `knowledge`: its phrases enter the vocabulary, so that prompts of values that no training image
-    shows can be written later. The same call continues a killed run and returns at once when the model is finished;
-    returns the record of the run, also written as training.json. Raises UserError when `out` holds another model.
+    shows can be written later. `measure` adds figures to those under the grids, see `grid.adherence`. The same call
+    continues a killed run and returns at once when the model is finished; returns the record of the run, also written
+    as training.json. Raises UserError when `out` holds another model.
     """
     preset = _with_steps(preset, "coarse", steps)
     _check_size(cases, preset)
@@ -68,7 +71,7 @@ def coarse(
     # A Stable Diffusion folder has no record: no image of ours is behind it.
     before = (trained_on(base) if base is not None else None) or []
     pipe.to(PartialState().device)
-    task = coarse_task(pipe, cases, preset, held_out)
+    task = coarse_task(pipe, cases, preset, held_out, measure)
     figures = train(task, preset["training"], preset["coarse"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases, before)
 
@@ -83,6 +86,7 @@ def fine(
     progress: Progress | None = None,
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Train FG-Encoder, BG-Encoder and fusion on a coarse model and write a whole TigerPipeline folder at `out`.
 
@@ -105,7 +109,8 @@ def fine(
     frequency = term_frequency([split_phrases(prompt) for prompt in cases.fg])
     pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"])
     pipe.to(PartialState().device)
-    task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
+    unseen_roles = _roles(held_out, knowledge) if held_out else None
+    task = fine_task(pipe, cases, preset, held_out, given, unseen_roles, measure)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases, before)
 
