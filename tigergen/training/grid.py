@@ -104,7 +104,8 @@ def _edges(images: Images, cases: Cases) -> float:
 
 
 def _short(value: float) -> str:
-    return f"{value:.2f}".replace("0.", ".", 1)
+    text = f"{value:.2f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
 def _framed(image: Images) -> Images:

@@ -58,8 +58,8 @@ def train(
     lowest held-out loss or of the last one. Every draw depends on (seed, step, place in the global batch) only,
     so that a killed run continues to the very weights of an uninterrupted one (bit for bit on a CPU), and a run of
     two processes draws what a run of one does. Raises UserError with step and image ids when loss or gradient stop
-    being finite (the checkpoint on disk is then the last good one), when held-out and training loss have doubled, or
-    when the tracker's package is missing.
+    being finite (the checkpoint on disk is then the last good one), when the losses have doubled, or when the tracker's
+    package is missing.
     """
     with torch_threads(settings["threads"]):
         accelerator = _accelerator(settings["tracker"], out)
@@ -104,10 +104,10 @@ class _Run:
             row = self._step(step)
             done = step + 1
             last = done == self.steps
+            if done % WINDOW == 0:  # a mean over so many steps, the same in all processes
+                self.watch.check(done, row["loss"], None)
             if self._due(done, "held_out_every") or last:
                 self._look(done, row["loss"], progress)
-            elif not self.settings["held_out_every"] and done % WINDOW == 0:
-                self._check_loss(done, row["loss"])
             if last:
                 taken = self._settle(progress)
             shown = self._due(done, "grid_every") or (last and bool(self.settings["grid_every"]))
@@ -207,18 +207,12 @@ class _Run:
         with self.ema.applied(), evaluating(self.task.module):
             losses = self.task.held_out()
         if losses is None:
-            self._check_loss(done, loss)
             return
         best, warning = self.watch.look(done, loss, *losses)
         if best and done < self.steps:
             save_best(self.out, done, [shadow.detach() for shadow in self.ema.shadow])
         if warning is not None:
             self._tell(progress, done, warning)
-
-    def _check_loss(self, done: int, loss: float) -> None:
-        """Without held-out images the training loss tells alone; a few steps of it say little."""
-        if len(self.losses) == WINDOW:
-            self.watch.check(done, loss, None)
 
     def _settle(self, progress: Progress | None) -> int:
         """Put the weights to be saved into the module, for good; returns the step they are of."""

@@ -28,15 +28,19 @@ class Gap:
 
     @classmethod
     def of(cls, held_out: Losses, seen: Losses) -> "Gap":
-        """Ratio of the means of two losses [N] that belong to the same N noise levels, less two standard errors.
+        """Ratio of the means of two losses [N] that belong to the same N noise levels, and its lower limit.
 
-        The noise level decides most of a loss, so the images are compared pair by pair: the error of a ratio
-        estimator is that of the mean of held_out − ratio · seen (Cochran 1977, equation 6.13). Images count as
-        independent; where several come from one patient the interval is too narrow.
+        The limit is the ratio at which the mean of held_out − ratio · seen is two of its standard errors above zero
+        (Fieller 1954): the noise level decides most of a loss, so the images are compared pair by pair, and it holds
+        for training losses near zero too. Images count as independent; where several come from one patient the limit
+        is too high.
         """
-        ratio = float(held_out.mean() / seen.mean())
-        error = np.std(held_out - ratio * seen, ddof=1) / np.sqrt(len(seen)) / seen.mean()
-        return cls(ratio, float(ratio - 2 * error))
+        (hh, hs), (_, ss) = 4 * np.cov(held_out, seen) / len(seen)
+        h, s = held_out.mean(), seen.mean()
+        a, b, c = s * s - ss, h * s - hs, h * h - hh
+        # Without a held-out loss that differs from zero nothing is known; with one, b² ≥ a·c but for rounding.
+        low = c / (b + np.sqrt(max(b * b - a * c, 0.0))) if c > 0 else 0.0
+        return cls(float(h / s), float(low))
 
     @property
     def memorised(self) -> bool:
@@ -84,9 +88,10 @@ class Watch:
         )
 
     def check(self, step: int, loss: float, held_out: float | None) -> None:
-        """Stop a run whose losses have doubled, held-out and training loss both where there are held-out images.
+        """Stop a run whose losses have doubled: the training loss, and the held-out loss too where it is given.
 
-        The held-out loss alone also doubles in a model that memorises. Raises UserError.
+        The held-out loss alone also doubles in a model that memorises, the training loss does not; of few steps it
+        says little, which is why a look at held-out images asks both. Raises UserError.
         """
         lost = self.lowest_loss is not None and loss > DIVERGED * self.lowest_loss
         if held_out is not None:

@@ -113,7 +113,8 @@ def best_at_six(monkeypatch) -> None:
     look = Watch.look
 
     def bent(self: Watch, step: int, loss: float, held_out: Any, seen: Any) -> Any:
-        return look(self, step, loss, held_out * 0 + 1 + abs(step - 6) / 100, seen)
+        losses = held_out * 0 + 1 + abs(step - 6) / 100
+        return look(self, step, loss, losses, losses)
 
     monkeypatch.setattr(Watch, "look", bent)
 
