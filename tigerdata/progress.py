@@ -29,7 +29,8 @@ def reporter(quiet: bool = False) -> Progress:
     """Return the callback that library functions report to; it writes on stderr only.
 
     A parent process that sets `TIGER_PROGRESS=json` gets every event as one JSON line; a terminal gets a line that is
-    overwritten; a log file gets a line now and then and always the last one of a stage.
+    overwritten; a log file gets a line now and then and always the last one of a stage. An event with a "warning" is
+    always told, on a line that stays.
     """
     if quiet:
         return lambda event: None
@@ -40,7 +41,7 @@ def reporter(quiet: bool = False) -> Progress:
     last = {"time": 0.0}
 
     def report(event: Mapping[str, Any]) -> None:
-        finished = bool(event.get("steps")) and event.get("step") == event.get("steps")
+        finished = "warning" in event or (bool(event.get("steps")) and event.get("step") == event.get("steps"))
         now = time.monotonic()
         if not finished and now - last["time"] < every:
             return

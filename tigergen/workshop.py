@@ -58,6 +58,7 @@ def train_coarse(
     preset starts from is missing or of another kind.
     """
     from tigergen.data import load_cases
+    from tigergen.evaluation.adherence import watcher
     from tigergen.training import presets, stages
 
     settings = presets.load(str(preset), overrides)
@@ -68,8 +69,9 @@ def train_coarse(
     cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
     out = model_folder(ws, COARSE)
     record = stages.coarse(
-        cases, settings, out, base=base, progress=progress, held_out=held_out, knowledge=ws.kb, vae=vae
-    )
+        cases, settings, out, base=base, progress=progress, held_out=held_out, knowledge=ws.kb, vae=vae,
+        measure=watcher(judge=own_judge(ws)),
+    )  # fmt: skip
     _enter(ws, COARSE, out, settings)
     return record
 
@@ -85,6 +87,7 @@ def train_fine(
     Raises UserError when there is no coarse model yet.
     """
     from tigergen.data import load_cases
+    from tigergen.evaluation.adherence import watcher
     from tigergen.training import presets, stages
 
     coarse = model_folder(ws, COARSE)
@@ -94,7 +97,10 @@ def train_fine(
     size = settings["model"]["image_size"]
     cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
     out = model_folder(ws, FINE)
-    record = stages.fine(coarse, cases, settings, out, progress=progress, held_out=held_out, knowledge=ws.kb)
+    record = stages.fine(
+        coarse, cases, settings, out, progress=progress, held_out=held_out, knowledge=ws.kb,
+        measure=watcher(own_segmenter(ws), own_judge(ws)),
+    )  # fmt: skip
     _enter(ws, FINE, out, settings)
     return record
 
@@ -209,6 +215,14 @@ def own_judge(ws: "Workspace") -> Any:
     return Judge.load(folder) if (folder / "judge.json").is_file() else None
 
 
+def own_segmenter(ws: "Workspace") -> Any:
+    """The workspace's segmenter of nodules, or None when it has trained none."""
+    from tigerdata.regions.segment import SETTINGS, default_folder, open_segmenter
+
+    folder = default_folder(ws)
+    return open_segmenter(folder) if (folder / SETTINGS).is_file() else None
+
+
 def read_shard(text: str) -> tuple[int, int]:
     """Part i of N of some work, written i/N. Raises UserError unless 0 <= i < N."""
     try:
@@ -251,9 +265,6 @@ def augment(
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
     """Measure an augmented folder with the workspace's judge and, where it has trained one, its segmenter."""
-    from tigerdata.regions.segment import SETTINGS, default_folder, open_segmenter
     from tigergen.evaluation.evaluate import evaluate as measure
 
-    folder = default_folder(ws)
-    segmenter = open_segmenter(folder) if (folder / SETTINGS).is_file() else None
-    return measure(ws, run, own_judge(ws), segmenter, progress=progress)
+    return measure(ws, run, own_judge(ws), own_segmenter(ws), progress=progress)

@@ -18,6 +18,16 @@ def test_equation_9_gives_the_values_of_the_paper_settings(commonness: float, we
     assert omega(commonness) == pytest.approx(weight, abs=5e-5)
 
 
+@pytest.mark.parametrize(
+    ("commonness", "weight"),
+    # e^1 = 2.718281828, 5 / 3.718281828 = 1.344707107; e^1.5 = 4.481689070, 5 / 5.481689070 = .912127618;
+    # e^5 = 148.413159103, 5 / 149.413159103 = .033464255
+    [(0.0, 3.1), (0.2, 1.944707107), (0.3, 1.512127618), (1.0, 0.633464255)],
+)
+def test_equation_9_by_hand_to_a_millionth(commonness: float, weight: float) -> None:
+    assert omega(commonness) == pytest.approx(weight, abs=1e-6)
+
+
 def test_equation_9_takes_other_settings() -> None:
     assert omega(1.0, a=1.0, b=2.0) == pytest.approx(1.0 + 2.0 / (1.0 + math.e**2))
 

@@ -1,10 +1,13 @@
 """Does a generated image follow what was asked: nodule mask, edge map of the background, attributes of the prompt."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tigergen.data import Cases
 
 from tigergen.evaluation.metric_classify import wilson
 from tigergen.evaluation.metric_images import dice, pearson
@@ -34,6 +37,30 @@ def mask_dice(segmenter: Any, images: Images, masks: NDArray[np.generic]) -> NDA
     """Dice [N] of the nodule that a segmenter finds and the mask asked for."""
     found, _ = segmenter.predict(images)
     return np.array([dice(a, b) for a, b in zip(found, masks, strict=True)])
+
+
+def watcher(segmenter: Any = None, judge: Any = None) -> Callable[[Images, "Cases"], dict[str, float]] | None:
+    """What training shows of images uint8 [N, s, s] beside the grid: means over the cases that they are to follow.
+
+    "mask IoU" of the nodule that the segmenter finds and the mask asked for, "attributes": agreement of the judge with
+    the attributes asked for, mean over them. What is not given is left out; None when nothing is.
+    """
+    if segmenter is None and judge is None:
+        return None
+
+    def figures(images: Images, cases: "Cases") -> dict[str, float]:
+        out = {}
+        if segmenter is not None:
+            overlap = mask_dice(segmenter, images, cases.masks)
+            out["mask IoU"] = float(np.mean(overlap / (2 - overlap)))
+        if judge is not None:
+            from tigergen.evaluation.judge import agreement
+
+            shares = agreement(judge, images, cases.attributes)
+            out["attributes"] = float(np.mean(list(shares.values()))) if shares else float("nan")
+        return out
+
+    return figures
 
 
 def attribute_table(

@@ -1,23 +1,31 @@
-"""Where a training run stands: its record, its checkpoint and its statistics, each file old or new, never half."""
+"""Where a training run stands: its record, its checkpoints and its statistics, each file old or new, never half.
+
+The folder `checkpoint` of a run holds `state-<step>.pt`, everything that a run needs to go on, for the last few
+checkpoints, and `best-<step>.pt`, averaged weights alone, for the steps that were the best so far by held-out loss.
+A state's best is the newest `best` that is no newer than the state: nothing else has to say which belongs to which.
+"""
 
 import json
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
 
 RECORD = "training.json"
 STATISTICS = "stats.jsonl"
+LOGS = "logs"
 # Settings that change what is seen of a run, or how it computes, never its weights.
 REPORTING = (
-    "checkpoint_every", "held_out_every", "held_out_images", "grid_every", "grid_images", "gradient_checkpointing",
+    "checkpoint_every", "keep_checkpoints", "held_out_every", "held_out_images", "grid_every", "grid_images",
+    "adherence_images", "tracker", "gradient_checkpointing",
 )  # fmt: skip
 
 
@@ -39,7 +47,8 @@ def open_record(out: Path, stage: str, preset: Mapping[str, Any], wanted: Mappin
         record: dict[str, Any] = read_json(path)
         stored = record["identity"]
         for key in [*wanted, *stored]:
-            if stored.get(key) != wanted.get(key):
+            # A setting that did not exist when the folder was written says nothing against it.
+            if key in stored and stored[key] != wanted.get(key):
                 said = "other data" if key in ("data", "base") else f"{key} = {stored.get(key)!r}"
                 asked = "" if key in ("data", "base") else f" and not {wanted.get(key)!r}"
                 raise UserError(
@@ -53,38 +62,110 @@ def open_record(out: Path, stage: str, preset: Mapping[str, Any], wanted: Mappin
 
 
 def forget(out: Path) -> None:
-    """Drop record, checkpoint and statistics, so that the next run in `out` starts at step 0."""
+    """Drop record, checkpoints, statistics and tracker logs, so that the next run in `out` starts at step 0."""
     for path in (out / RECORD, out / STATISTICS):
         path.unlink(missing_ok=True)
-    shutil.rmtree(out / "checkpoint", ignore_errors=True)
+    for folder in ("checkpoint", LOGS):
+        shutil.rmtree(out / folder, ignore_errors=True)
 
 
 def finish_record(out: Path, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Mark the run as finished with its figures, and drop the checkpoint that nobody needs any more."""
+    """Mark the run as finished with its figures, and drop the checkpoints that nobody needs any more."""
     record = {**read_json(out / RECORD), "finished": True, "figures": dict(figures)}
     write_json(out / RECORD, record)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)
     return record
 
 
-def save_checkpoint(out: Path, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint by `state` (tensors, numbers, texts, and lists and dicts of these)."""
-    with atomic_write(out / "checkpoint" / "state.pt") as temporary:
-        torch.save(dict(state), temporary)
+def save_checkpoint(out: Path, state: Mapping[str, Any], keep: int = 1) -> None:
+    """Write `state` (tensors, numbers, texts, lists and dicts of these; "step" is its name) and keep the last `keep`.
+
+    Raises UserError when the disk takes no more; the checkpoints before are untouched then.
+    """
+    _save(_file(out, "state", state["step"]), dict(state))
+    states = _files(out, "state")
+    old = sorted(states)[: -max(keep, 1)]
+    for step in old:
+        states.pop(step).unlink()
+    (out / "checkpoint" / "state.pt").unlink(missing_ok=True)
+    best = _files(out, "best")
+    needed = {max((step for step in best if step <= state_step), default=None) for state_step in states}
+    for step in set(best) - needed - {max(best, default=None)}:
+        best[step].unlink()
 
 
-def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """Return what :func:`save_checkpoint` wrote, or None; UserError when the file is damaged."""
-    path = out / "checkpoint" / "state.pt"
-    if not path.exists():
-        return None
-    damaged = UserError(f"Checkpoint {path} cannot be read; delete it to start this stage again.")
-    if not zipfile.is_zipfile(path):
-        raise damaged
+def load_checkpoint(out: Path, tell: Callable[[str], None] | None = None) -> dict[str, Any] | None:
+    """Return the newest state that can be read, or None where none was saved; UserError when all are damaged.
+
+    `tell` is given a sentence when a damaged one was passed over. Folders of older versions hold one `state.pt`.
+    """
+    states = _files(out, "state")
+    paths = [states[step] for step in sorted(states, reverse=True)]
+    paths += [path for path in [out / "checkpoint" / "state.pt"] if path.exists()]
+    for number, path in enumerate(paths):
+        state: dict[str, Any] | None = _load(path)
+        if state is not None:
+            if number and tell is not None:
+                tell(f"Checkpoint {paths[0]} is damaged; the run goes on from the one before, step {state['step']}.")
+            return state
+    if paths:
+        raise UserError(f"Checkpoint {paths[0]} cannot be read; delete {paths[0].parent} to start this stage again.")
+    return None
+
+
+def save_best(out: Path, step: int, weights: Sequence[Tensor]) -> None:
+    """Keep averaged weights as the best so far; those of earlier steps go when no kept state refers to them."""
+    _save(_file(out, "best", step), {"step": step, "weights": list(weights)})
+
+
+def load_best(out: Path, step: int) -> list[Tensor] | None:
+    """The weights that :func:`save_best` kept for this step, or None when they are missing or damaged."""
+    path = _file(out, "best", step)
+    stored = _load(path) if path.exists() else None
+    return None if stored is None else list(stored["weights"])
+
+
+def drop_newer(out: Path, step: int) -> None:
+    """Remove what a killed run left behind `step`, where it goes on: half-written files, and steps taken again."""
+    for path in (out / "checkpoint").glob(".partial-*"):
+        path.unlink()
+    for kind in ("state", "best"):
+        for written, path in _files(out, kind).items():
+            if written > step:
+                path.unlink()
+
+
+def _file(out: Path, kind: str, step: int) -> Path:
+    return out / "checkpoint" / f"{kind}-{step:08d}.pt"
+
+
+def _files(out: Path, kind: str) -> dict[int, Path]:
+    """Files of a kind by step."""
+    return {int(path.stem.partition("-")[2]): path for path in (out / "checkpoint").glob(f"{kind}-*.pt")}
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise damaged from error
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(
+            f"Checkpoint {path} cannot be written ({str(error).splitlines()[0]}); the one before is kept: make room, "
+            "or set training.keep_checkpoints to 1, and run the command again."
+        ) from error
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """What a file holds, or None when it is damaged."""
+    try:
+        # torch does not compare checksums: a flipped bit would become a weight.
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:
+                return None
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError):
+        return None
 
 
 def append_statistics(out: Path, row: Mapping[str, Any]) -> None:

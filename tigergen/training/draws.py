@@ -5,7 +5,8 @@ in one process draws.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # Names of the independent streams of random numbers.
-ORDER, NOISE, HELD_OUT = range(3)
+ORDER, NOISE, HELD_OUT, SEEN, MODULES = range(5)
 
 
 def class_weights(labels: Sequence[str], balance: float) -> NDArray[np.float64]:
@@ -87,6 +88,23 @@ def held_out_noise(seed: int, count: int, shape: Sequence[int], timesteps: int) 
     generator = torch.Generator().manual_seed(_mix(seed, HELD_OUT, 0, 0))
     noise = torch.randn((count, *shape), generator=generator)
     return noise, (torch.arange(count) * timesteps + timesteps // 2) // count
+
+
+def seen_images(seed: int, images: int, count: int) -> list[int]:
+    """Which `count` of the training images are measured beside the held-out ones; each again when there are fewer."""
+    order = np.random.default_rng([seed, SEEN]).permutation(images)
+    return [int(index) for index in np.resize(order, count)]
+
+
+@contextmanager
+def module_draws(device: torch.device, seed: int, step: int, position: int) -> Iterator[None]:
+    """Let what modules draw by themselves (a base may hold drop-out) follow from (seed, step, position) in the block.
+
+    The random state of the process is the same afterwards as before, so it needs no place in a checkpoint.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(_mix(seed, MODULES, step, position))
+        yield
 
 
 def _mix(*parts: int) -> int:

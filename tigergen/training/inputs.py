@@ -1,11 +1,12 @@
 """Batches of a stage; what does not change during training is computed once: latents, prompts, text states."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kb.weights import term_frequency
 from tigergen.data import Cases
@@ -34,12 +35,25 @@ def chunk(side: int) -> int:
     return max(1, min(CHUNK, CHUNK * CHUNK_SIDE**2 // side**2))
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of a module into evaluation (no drop-out) for the block; afterwards each is as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+
+
 @torch.no_grad()
 def cached_latents(pipe: TigerPipeline, cases: Cases) -> Tensor:
     """Latents [N, C, h, w] of all images, on the CPU; a trained autoencoder gives its mode, not a sample."""
     size = chunk(cases.size)
     parts = [cases.images[start : start + size] for start in range(0, len(cases), size)]
-    return torch.cat([pipe.to_latents(part).float().cpu() for part in parts])
+    with evaluating(pipe.vae):
+        return torch.cat([pipe.to_latents(part).float().cpu() for part in parts])
 
 
 class Prompts:
@@ -70,7 +84,8 @@ class TextStates:
             if number not in self.known:
                 # One at a time: the states of a prompt must not depend, in their last bits, on who asks with it.
                 ids = self.prompts.ids[[number]].to(self.device)
-                self.known[number] = self.encoder(ids).last_hidden_state[0].cpu()
+                with evaluating(self.encoder):
+                    self.known[number] = self.encoder(ids).last_hidden_state[0].cpu()
         return torch.stack([self.known[number] for number in numbers]).to(self.device)
 
 

@@ -74,10 +74,14 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = False
     compile: bool = False
     checkpoint_every: Count = 200
+    keep_checkpoints: Count = 2
+    final: Literal["best", "last"] = "best"
     held_out_every: CountOrOff = 200
     held_out_images: Count = 64
     grid_every: CountOrOff = 500
     grid_images: Count = 4
+    adherence_images: CountOrOff = 16
+    tracker: Literal["none", "tensorboard"] = "none"
 
 
 class VaeSettings(Section):

@@ -30,6 +30,7 @@ from tigergen.training.checkpoint import (
     open_record,
     save_model,
 )
+from tigergen.training.grid import Measure
 from tigergen.training.loop import train
 from tigergen.training.tasks import coarse_task, fine_task
 from tigergen.training.vae import autoencoder_task, new_autoencoder, scale_latents
@@ -97,6 +98,7 @@ def coarse(
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
     vae: str | os.PathLike[str] | None = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Train U-Net and text encoder on prompt-image pairs and write a pipeline folder without encoders at `out`.
 
@@ -104,10 +106,10 @@ def coarse(
     the model starts from random weights. `vae`: what :func:`autoencoder` wrote, for a new model with
     `model.autoencoder = "kl"`. With `coarse.method = "lora"` adapters are trained and merged into the U-Net at the end.
     `steps` overrides `coarse.steps`. `held_out`: cases for the held-out loss and the sample grids. `knowledge`: its
-    phrases enter the vocabulary, so that prompts of values that no training image shows can be written later. The same
-    call continues a killed run and returns at once when the model is finished; returns the record of the run, also
-    written as training.json. Raises UserError when `out` holds another model, and when `base` or `vae` is missing or of
-    another kind than the preset says.
+    phrases enter the vocabulary, so that prompts of values that no training image shows can be written later. `measure`
+    adds figures to those under the grids, see `grid.adherence`. The same call continues a killed run and returns at
+    once when the model is finished; returns the record of the run, also written as training.json. Raises UserError
+    when `out` holds another model, and when `base` or `vae` is missing or of another kind than the preset says.
     """
     preset = _with_steps(preset, "coarse", steps)
     check_start(preset, base, vae)
@@ -132,7 +134,7 @@ def coarse(
     prepare_coarse(pipe, preset)
     pipe.register_to_config(settings={"coarse": preset})
     pipe.to(PartialState().device)
-    task = coarse_task(pipe, cases, preset, held_out)
+    task = coarse_task(pipe, cases, preset, held_out, measure)
     figures = train(task, preset["training"], preset["coarse"]["steps"], folder, resume, progress)
     if preset["coarse"]["method"] == "lora":
         merge_lora(pipe.unet)
@@ -174,6 +176,7 @@ def fine(
     progress: Progress | None = None,
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
+    measure: Measure | None = None,
 ) -> dict[str, Any]:
     """Train FG-Encoder, BG-Encoder and fusion on a coarse model and write a whole TigerPipeline folder at `out`.
 
@@ -199,7 +202,8 @@ def fine(
     pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"], settings=known)
     # Half-precision weights are for keeping a model, not for training it.
     pipe.to(PartialState().device, torch.float32)
-    task = fine_task(pipe, cases, preset, held_out, given, _roles(held_out, knowledge) if held_out else None)
+    unseen_roles = _roles(held_out, knowledge) if held_out else None
+    task = fine_task(pipe, cases, preset, held_out, given, unseen_roles, measure)
     figures = train(task, preset["training"], preset["fine"]["steps"], folder, resume, progress)
     return _finish(pipe, folder, figures, cases, before)
 

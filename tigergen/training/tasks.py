@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tigergen.data import Cases
@@ -15,9 +16,9 @@ from tigergen.model.lean import use_lean_blocks
 from tigergen.model.losses import Objective, coarse_loss, fine_losses
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles
-from tigergen.training.draws import Noise, held_out_noise
-from tigergen.training.grid import draw_grid
-from tigergen.training.inputs import CoarseInputs, FineInputs, Inputs, chunk
+from tigergen.training.draws import Noise, held_out_noise, seen_images
+from tigergen.training.grid import Measure, adherence, draw_grid, generate, in_words
+from tigergen.training.inputs import CoarseInputs, FineInputs, Inputs
 from tigergen.training.recompute import recompute
 
 
@@ -58,7 +59,8 @@ class Task:
     """A stage for the loop: `module` is called with a batch of `inputs` and gives named losses to be summed.
 
     `groups`: one AdamW group a branch with "name", "params" and "lr"; `dropout`: the chance of each branch of
-    `inputs` to be dropped; `unseen`: held-out cases or None; `shown`: the cases of the sample grid and their roles.
+    `inputs` to be dropped; `unseen`: held-out cases or None; `shown`: the cases of the sample grid and their roles,
+    of which the first `grid_images` are drawn and the first `adherence_images` measured, by `measure` too.
     """
 
     name: str
@@ -72,31 +74,57 @@ class Task:
     unseen: Inputs | None
     shown: Cases
     shown_roles: list[Roles] | None = None
+    grid_images: int = 4
+    adherence_images: int = 0
+    measure: Measure | None = None
 
-    @torch.no_grad()
-    def held_out(self) -> float | None:
-        """Mean loss of the held-out cases, each with its own fixed timestep and noise and nothing dropped."""
+    def held_out(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Losses [N] of the held-out cases, and of as many training cases at the same noise levels; nothing dropped.
+
+        Pair n of the two has one timestep and one noise, the same in every call. None without held-out cases.
+        """
         if self.unseen is None:
             return None
         count = len(self.unseen.cases)
-        noise, timesteps = held_out_noise(self.seed, count, self.unseen.latents.shape[1:], self.timesteps)
-        total = 0.0
-        size = chunk(self.unseen.cases.size)
-        for start in range(0, count, size):
-            part = list(range(start, min(start + size, count)))
-            nothing = np.zeros((len(part), self.unseen.branches), dtype=bool)
-            batch = self.unseen.batch(part, range(count), Noise(noise[part], timesteps[part], nothing))
+        seen = seen_images(self.seed, len(self.inputs.cases), count)
+        return self._losses(self.unseen, range(count)), self._losses(self.inputs, seen)
+
+    @torch.no_grad()
+    def _losses(self, inputs: Inputs, indices: Sequence[int]) -> NDArray[np.float64]:
+        # One at a time: the module gives the mean of its batch, and a large model needs no more memory so.
+        noise, timesteps = held_out_noise(self.seed, len(indices), inputs.latents.shape[1:], self.timesteps)
+        nothing = np.zeros((1, inputs.branches), dtype=bool)
+        out = np.zeros(len(indices))
+        for place, index in enumerate(indices):
+            drawn = Noise(noise[[place]], timesteps[[place]], nothing)
             # `forward`: a compiled module is made for the batches of training.
-            total += sum(float(value) for value in self.module.forward(**batch).values()) * len(part)
-        return total / count
+            losses = self.module.forward(**inputs.batch([index], indices, drawn))
+            out[place] = sum(float(value) for value in losses.values())
+        return out
 
-    def draw_grid(self, path: Path) -> None:
-        """Write the sample grid."""
-        mode = "text" if self.name == "coarse" else "joint"
-        draw_grid(self.pipe, self.shown, path, mode, self.shown_roles)
+    def draw_grid(self, path: Path) -> dict[str, dict[str, float]]:
+        """Write the sample grid and return the figures of adherence that stand under it, see `grid.adherence`."""
+        text = self.name == "coarse"
+        # Words are all that a coarse model follows: without a judge there is nothing to measure.
+        measured = 0 if text and self.measure is None else self.adherence_images
+        count = min(max(self.grid_images, measured), len(self.shown))
+        cases, roles = few(self.shown, count), self.shown_roles and self.shown_roles[:count]
+        images = generate(self.pipe, cases, "text" if text else "joint", roles)
+        figures = {}
+        if measured:
+            figures = adherence(images[:measured], few(cases, measured), edges=not text, measure=self.measure)
+        caption = [f"{name} {words}" for name, words in in_words(figures).items()]
+        draw_grid(path, few(cases, self.grid_images), images, caption)
+        return figures
 
 
-def coarse_task(pipe: TigerPipeline, cases: Cases, preset: Mapping[str, Any], held_out: Cases | None) -> Task:
+def coarse_task(
+    pipe: TigerPipeline,
+    cases: Cases,
+    preset: Mapping[str, Any],
+    held_out: Cases | None,
+    measure: Measure | None = None,
+) -> Task:
     """The coarse stage: what is not frozen of U-Net and text encoder learns, one prompt branch."""
     objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
     module = CoarseModule(pipe, objective)
@@ -112,8 +140,11 @@ def coarse_task(pipe: TigerPipeline, cases: Cases, preset: Mapping[str, Any], he
         dropout=[preset["training"]["prompt_dropout"]],
         timesteps=len(objective.alphas_cumprod),
         seed=preset["training"]["seed"],
-        unseen=CoarseInputs(pipe, first_of(held_out, preset["training"]["held_out_images"])) if held_out else None,
-        shown=first_of(held_out or cases, preset["training"]["grid_images"]),
+        unseen=CoarseInputs(pipe, few(held_out, preset["training"]["held_out_images"])) if held_out else None,
+        shown=few(held_out or cases, _shown(preset)),
+        grid_images=preset["training"]["grid_images"],
+        adherence_images=preset["training"]["adherence_images"],
+        measure=measure,
     )
 
 
@@ -124,6 +155,7 @@ def fine_task(
     held_out: Cases | None,
     roles: list[Roles] | None,
     held_out_roles: list[Roles] | None,
+    measure: Measure | None = None,
 ) -> Task:
     """The fine stage: FG-Encoder, BG-Encoder and fusion learn, the U-Net's decoder too if `fine.unfreeze` says so."""
     settings, training = preset["fine"], preset["training"]
@@ -141,8 +173,8 @@ def fine_task(
             part.requires_grad_(True)
     unseen = None
     if held_out is not None:
-        few = first_of(held_out, training["held_out_images"])
-        unseen = FineInputs(pipe, few, settings["weighting"], held_out_roles and held_out_roles[: len(few)])
+        some = few(held_out, training["held_out_images"])
+        unseen = FineInputs(pipe, some, settings["weighting"], held_out_roles and held_out_roles[: len(some)])
     shown_roles = held_out_roles if held_out is not None else roles
     return Task(
         name="fine",
@@ -154,8 +186,11 @@ def fine_task(
         timesteps=len(objective.alphas_cumprod),
         seed=training["seed"],
         unseen=unseen,
-        shown=first_of(held_out or cases, training["grid_images"]),
-        shown_roles=shown_roles and shown_roles[: training["grid_images"]],
+        shown=few(held_out or cases, _shown(preset)),
+        shown_roles=shown_roles and shown_roles[: _shown(preset)],
+        grid_images=training["grid_images"],
+        adherence_images=training["adherence_images"],
+        measure=measure,
     )
 
 
@@ -164,6 +199,11 @@ def group(name: str, modules: Sequence[Any], lr: float) -> dict[str, Any]:
     return {"name": name, "params": learning, "lr": lr}
 
 
-def first_of(cases: Cases, count: int) -> Cases:
+def _shown(preset: Mapping[str, Any]) -> int:
+    """Number of cases that a grid generates images for."""
+    return max(preset["training"]["grid_images"], preset["training"]["adherence_images"])
+
+
+def few(cases: Cases, count: int) -> Cases:
     """The first `count` cases."""
     return cases.select(range(min(count, len(cases))))

@@ -18,7 +18,7 @@ from tigergen.model.pipeline import to_pixels
 from tigergen.training.draws import Noise
 from tigergen.training.inputs import chunk
 from tigergen.training.recompute import recompute
-from tigergen.training.tasks import Task, first_of, group
+from tigergen.training.tasks import Task, few, group
 
 
 def new_autoencoder(preset: Mapping[str, Any], seed: int = 0) -> AutoencoderKL:
@@ -96,8 +96,8 @@ class ImageInputs:
 class AutoencoderTask(Task):
     """The autoencoder for the training loop; its grid shows real images above what comes back."""
 
-    def draw_grid(self, path: Path) -> None:
-        """Write real images (top) and their reconstructions (bottom) as PNG."""
+    def draw_grid(self, path: Path) -> dict[str, dict[str, float]]:
+        """Write real images (top) and their reconstructions (bottom) as PNG; nothing is measured on them."""
         vae = self.module.vae
         pixels = to_pixels(self.shown.images).to(vae.device)
         with torch.no_grad():
@@ -105,6 +105,7 @@ class AutoencoderTask(Task):
         rows = [np.hstack(list(self.shown.images)), np.hstack(list(((shown[:, 0].cpu() + 1) * 127.5).round().numpy()))]
         with atomic_write(path) as temporary:
             cv2.imwrite(str(temporary), np.vstack(rows).astype(np.uint8))
+        return {}
 
 
 def autoencoder_task(vae: AutoencoderKL, cases: Cases, preset: Mapping[str, Any], held_out: Cases | None) -> Task:
@@ -115,7 +116,7 @@ def autoencoder_task(vae: AutoencoderKL, cases: Cases, preset: Mapping[str, Any]
         recompute(module)
     side = preset["model"]["image_size"] // preset["model"]["downsample"]
     shape = (settings["latent_channels"], side, side)
-    unseen = first_of(held_out, training["held_out_images"]) if held_out else None
+    unseen = few(held_out, training["held_out_images"]) if held_out else None
     return AutoencoderTask(
         name="vae",
         pipe=None,  # type: ignore[arg-type]  # there is none yet: this is the first part
@@ -127,7 +128,7 @@ def autoencoder_task(vae: AutoencoderKL, cases: Cases, preset: Mapping[str, Any]
         timesteps=1,
         seed=training["seed"],
         unseen=ImageInputs(unseen, shape, vae.device) if unseen else None,
-        shown=first_of(held_out or cases, training["grid_images"]),
+        shown=few(held_out or cases, training["grid_images"]),
     )
 
 

@@ -129,3 +129,41 @@ def test_the_masked_losses_see_their_own_region(tiger: TigerPipeline) -> None:
     assert bg.item() == 0
     _, leaking = fine_losses(tiger.unet, tiger.control(), objective, clean, noise, times, text, everywhere, leak=0.15)
     assert leaking.item() > 0
+
+
+def test_in_own_mode_each_encoder_learns_everything_through_its_own_loss_alone(tiger: TigerPipeline) -> None:
+    control, batch = tiger.control(), fine_batch(tiger)
+    for number, learns in enumerate(("fg_encoder", "bg_encoder")):
+        control.zero_grad(set_to_none=True)
+        fine_losses(tiger.unet, control, *batch, own=True)[number].backward()
+        for part in (getattr(control, learns), control.fusion):
+            silent = [name for name, p in part.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+            assert silent == []
+
+
+def test_a_batch_of_three_is_three_batches_of_one(tiger: TigerPipeline) -> None:
+    """Losses of the batch are the means of those of its images, and so are the gradients of every parameter."""
+    control = tiger.control()
+    objective, clean, noise, times, text, conditions = fine_batch(tiger)
+    conditions["keep"] = torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+
+    def run(rows: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        control.zero_grad(set_to_none=True)
+        part = {name: value[rows] for name, value in conditions.items()}
+        given = (objective, clean[rows], noise[rows], times[rows], text[rows], part)
+        losses = torch.stack(fine_losses(tiger.unet, control, *given))
+        losses.sum().backward()
+        return losses.detach(), [parameter.grad.clone() for parameter in control.parameters()]
+
+    for part in (tiger.unet, control):
+        part.double()
+    clean, noise, text = clean.double(), noise.double(), text.double()
+    objective = Objective(objective.alphas_cumprod.double(), objective.prediction, objective.gamma)
+    conditions = {name: value.double() for name, value in conditions.items()}
+    together, gradients = run([0, 1, 2])
+    alone = [run([row]) for row in range(3)]
+    assert torch.allclose(together, torch.stack([losses for losses, _ in alone]).mean(dim=0), rtol=1e-6, atol=0)
+    scale = max(float(gradient.abs().max()) for gradient in gradients)
+    for number, gradient in enumerate(gradients):
+        expected = torch.stack([parts[number] for _, parts in alone]).mean(dim=0)
+        assert float((gradient - expected).abs().max()) < 1e-6 * scale

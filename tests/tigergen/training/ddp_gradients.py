@@ -1,5 +1,6 @@
-"""Run by test_training_ddp under `accelerate launch`: one step of a stage, gradients and shared draws to a file."""
+"""Run by test_training_ddp under torchrun: one step of a stage, its gradients to a file, and runs that go on."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import kb
 
 
 def main(out: Path, coarse_folder: str) -> None:
-    """Write the gradients of the fine stage's first step, then train two steps of the coarse stage, in this world."""
+    """Write the gradients of the fine stage's first step, then train the coarse stage, in this world.
+
+    Where `out` holds a folder `passed`, the run in it is finished here; at its step 5 it is copied to `returned`.
+    """
     from training_toy import micro, toy_cases
 
     from tigergen.training import stages
@@ -17,6 +21,20 @@ def main(out: Path, coarse_folder: str) -> None:
     cases, preset = toy_cases(), micro("training.clip=0", "training.batch=4")
     torch.save(first_gradients(coarse_folder, out, preset), out / f"gradients-{state().process_index}.pt")
     stages.coarse(cases, preset, out / "coarse", steps=3, knowledge=kb.load("thyroid"))
+
+    def copy(event: dict) -> None:
+        if event["step"] == 5:
+            shutil.copytree(out / "passed", out / "returned")
+
+    if (out / "passed").exists():
+        stages.coarse(cases, passed_on(), out / "passed", held_out=toy_cases(4, seed=9), progress=copy)
+
+
+def passed_on() -> dict:
+    """Settings of the run that goes from one process to two and back: six steps, a checkpoint at every second."""
+    from training_toy import micro
+
+    return micro("training.held_out_every=3", "training.final=last")
 
 
 def state():

@@ -9,8 +9,9 @@ from torch import nn
 
 from kb.errors import UserError
 from tigergen.training import checkpoint
-from tigergen.training.draws import Order, class_weights, draw_noise, held_out_noise
+from tigergen.training.draws import Order, class_weights, draw_noise, held_out_noise, module_draws
 from tigergen.training.ema import Ema, ema_decay
+from tigergen.training.inputs import evaluating
 from tigergen.training.loop import learning_rate
 
 
@@ -118,5 +119,45 @@ def test_statistics_after_the_checkpoint_are_dropped(tmp_path) -> None:
 def test_a_damaged_checkpoint_is_named(tmp_path) -> None:
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "state.pt").write_bytes(b"half a file")
-    with pytest.raises(UserError, match="state.pt"):
+    with pytest.raises(UserError, match=r"state\.pt"):
         checkpoint.load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("balance", "rare"), [(0.0, 30 / 2000), (0.5, 0.1098), (1.0, 0.5)])
+def test_thirty_rare_images_among_two_thousand_are_drawn_as_documented(balance: float, rare: float) -> None:
+    """Share of a class of n: n·n^-balance over the sum of all classes'; with 0.5, √30 / (√30 + √1970) = .1098."""
+    labels = ["benign"] * 1970 + ["FTC"] * 30
+    order = Order(class_weights(labels, balance), seed=4)
+    epochs = [
+        Counter(index for step in range(e * 250, e * 250 + 250) for index in order.indices(step, 8)) for e in range(8)
+    ]
+    drawn = sum(count for epoch in epochs for index, count in epoch.items() if index >= 1970)
+    assert drawn / 16000 == pytest.approx(rare, abs=0.0006)
+    expected = 2000 * rare / 30  # times that each rare image comes in an epoch of 2,000
+    for epoch in epochs:
+        times = [epoch[index] for index in range(1970, 2000)]
+        assert min(times) >= np.floor(expected) and max(times) <= np.ceil(expected)
+
+
+def test_what_modules_draw_follows_from_step_and_place_and_leaves_no_trace() -> None:
+    drop, ones = nn.Dropout(0.5), torch.ones(64)
+
+    def drawn(step: int, place: int) -> torch.Tensor:
+        with module_draws(torch.device("cpu"), 7, step, place):
+            return drop(ones)
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = drawn(3, 0)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(5)  # whatever others draw meanwhile
+    assert torch.equal(drawn(3, 0), first)
+    assert not torch.equal(drawn(4, 0), first) and not torch.equal(drawn(3, 2), first)
+
+
+def test_evaluation_leaves_each_part_in_the_mode_it_was_in() -> None:
+    module = nn.Sequential(nn.Dropout(0.5), nn.Sequential(nn.Dropout(0.5)))
+    module[1].eval()
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module.modules()] == [True, True, False, False]

@@ -19,6 +19,7 @@ MICRO = [
     "training.checkpoint_every=2",
     "training.held_out_every=0",
     "training.grid_every=0",
+    "training.adherence_images=2",
     "coarse.steps=6",
     "fine.steps=6",
 ]
