@@ -216,9 +216,11 @@ def autocast(options: argparse.Namespace) -> Any:
 
 def foretold(options: argparse.Namespace, stage: str) -> dict[str, Any]:
     """What a dry run says of a stage."""
-    from tigergen.training.estimate import estimate
+    from tigergen.training.estimate import SHARE_OF_MATMUL, estimate
 
-    return estimate(stage, settings(options), [*PROMPT[0].split(", "), *PROMPT[1].split(", ")], 1, options.folder, 0.0)
+    phrases = [phrase for part in PROMPT for phrase in part.split(", ")]
+    found = estimate(stage, settings(options), phrases, 1, options.folder, 0.0)
+    return {**found, "share_of_matmul": SHARE_OF_MATMUL}
 
 
 def child(options: argparse.Namespace) -> None:
@@ -285,8 +287,10 @@ def main() -> None:
                 said = run(f"dry-{row}", options, folder)
                 memory, peak = said["memory_bytes"]["total"] / 1e9, found[row]["peak_gb"]
                 speed = said["gmac_per_step"] / found[row]["work_s"]
+                share = said["share_of_matmul"] * said["seconds_per_step"] / found[row]["work_s"]
                 print(f"  dry run: {memory:.2f} GB ({memory / peak - 1:+.0%}), {said['gmac_per_step']:.0f} GMAC, "
-                      f"{said['seconds_per_step']:.1f} s; the step ran at {speed:.1f} GMAC/s", flush=True)  # fmt: skip
+                      f"{said['seconds_per_step']:.1f} s", flush=True)  # fmt: skip
+                print(f"  the step ran at {speed:.1f} GMAC/s, {share:.0%} of matrix products", flush=True)
     for row in ("coarse", "fine", "sample"):
         if row in found and f"plain-{row}" in found:
             ours, plain = found[row], found[f"plain-{row}"]

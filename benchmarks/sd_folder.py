@@ -1,6 +1,7 @@
 """Folders with structure, settings and key names of published Stable Diffusion models; random weights, any width."""
 
 import json
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def write(root: Path, kind: str, divide: int = 1, fp16: bool = False, old_names:
     _write_words(root / "tokenizer", settings["pad"])
     widths = [width // divide for width in (320, 640, 1280, 1280)]
     # Groups, heads and pixels stay what they are as long as the widths allow.
-    unet = {**UNET, **settings["unet"], "block_out_channels": widths, "norm_num_groups": max(1, 32 // divide)}
+    unet = {**UNET, **settings["unet"], "block_out_channels": widths, "norm_num_groups": gcd(32, *widths)}
     unet["cross_attention_dim"] //= divide
     if divide > 1:
         heads = settings["unet"]["attention_head_dim"]
@@ -80,7 +81,7 @@ def write(root: Path, kind: str, divide: int = 1, fp16: bool = False, old_names:
     )
     del net
     blocks = [max(width // divide, 4) for width in (128, 256, 512, 512)]
-    vae = {**VAE, "block_out_channels": blocks, "norm_num_groups": max(1, 32 // divide)}
+    vae = {**VAE, "block_out_channels": blocks, "norm_num_groups": gcd(32, *blocks)}
     codec = AutoencoderKL(**vae)
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"} if old_names else {}
     weights = {_renamed(name, names): value for name, value in codec.state_dict().items()}
