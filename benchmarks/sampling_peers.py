@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from tigergen.model import TigerPipeline, add_control, build
@@ -32,12 +33,12 @@ def tiny_model() -> TigerPipeline:
     return with_control(build({}, WORDS.split(", "), seed=0))
 
 
-def sd_model(pixels: int, layers: int = 2) -> TigerPipeline:
-    """The shape of Stable Diffusion 1.5 (U-Net 860 M, two encoders of 361 M), random weights."""
+def sd_model(pixels: int, widths: tuple[int, ...] = (320, 640, 1280, 1280)) -> TigerPipeline:
+    """The shape of Stable Diffusion 1.5 (U-Net 860 M, two encoders of 361 M), random weights, in a few seconds."""
     words = build({"model": {"text_width": 768, "text_length": 77, "text_heads": 12}}, WORDS.split(", "))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, layers_per_block=layers).eval()
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, block_out_channels=widths).eval()
         vae = AutoencoderKL(
             in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512),
             layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -57,7 +58,7 @@ def with_control(pipe: TigerPipeline) -> TigerPipeline:
 
 
 def controlnet(pipe: TigerPipeline, encoder: ControlEncoder) -> ControlNetModel:
-    """diffusers' ControlNet with copies of an encoder's weights and a condition embedding of its own kind.
+    """diffusers' ControlNet with an encoder's weights and a condition embedding of its own kind.
 
     In guess mode diffusers scales level i of n by logspace(-1, 0, n)[i]. The zero convolutions are divided by it, so
     that there the features are those of the encoder.
@@ -65,7 +66,7 @@ def controlnet(pipe: TigerPipeline, encoder: ControlEncoder) -> ControlNetModel:
     widths = (16, 32, 96, 256)[: int(np.log2(block_size(pipe.vae))) + 1]
     net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=widths).eval()
     for name in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
-        getattr(net, name).load_state_dict(getattr(encoder, name).state_dict())
+        getattr(net, name).load_state_dict(getattr(encoder, name).state_dict(), assign=True)
     outputs = [*net.controlnet_down_blocks, net.controlnet_mid_block]
     for own, zero, scale in zip(outputs, encoder.zero_convolutions, torch.logspace(-1, 0, len(outputs)), strict=True):
         own.weight.data, own.bias.data = zero.weight.data / scale, zero.bias.data / scale
@@ -91,8 +92,11 @@ class Pair:
         pipe.text_states = lambda prompts: torch.stack([states[WORDS if p else ""] for p in prompts])
         self.decode, self.last = pipe.to_images, torch.empty(0)
         pipe.to_images = self._decode_and_keep
-        # Ours may be prepared in its own way, so diffusers gets copies of the weights.
-        self.plain = copy.deepcopy(pipe.unet)
+        # Modules of its own, because ours have other attention processors, over the same weights.
+        self.plain = copy.deepcopy(pipe.unet, {id(weight): weight for weight in pipe.unet.parameters()})
+        for attention in self.plain.modules():
+            if isinstance(attention, Attention):
+                attention.set_processor(AttnProcessor2_0())
         self.nets = [controlnet(pipe, encoder) for encoder in (pipe.fg_encoder, pipe.bg_encoder)]
         for encoder, net in zip((pipe.fg_encoder, pipe.bg_encoder), self.nets, strict=True):
             encoder.condition = Hint(copy.deepcopy(net.controlnet_cond_embedding))
