@@ -88,11 +88,12 @@ class _GatedFeedForward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight1, bias1, weight2 = ctx.saved_tensors
+        # Once: under gradient checkpointing what is kept can be asked for one time only.
+        kept = ctx.saved_tensors
         needs = ctx.needs_input_grad
         rows = grads[0].flatten(0, -2)
         # Under autocast the layers ran in another precision than their weights are kept in.
-        x, weight1, bias1, cast2 = (tensor.to(rows.dtype) for tensor in (x, weight1, bias1, weight2))
+        x, weight1, bias1, cast2 = (tensor.to(rows.dtype) for tensor in kept)
         flat = x.flatten(0, -2)
         hidden, gate = torch.addmm(bias1, flat, weight1.t()).chunk(2, dim=-1)
         opened = F.gelu(gate)
@@ -110,7 +111,6 @@ class _GatedFeedForward(torch.autograd.Function):
             found[0] = (both @ weight1).view(x.shape) if needs[0] else None
             found[1] = both.t() @ flat if needs[1] else None
             found[2] = both.sum(0) if needs[2] else None
-        kept = ctx.saved_tensors
         originals = (kept[0], kept[1], kept[2], kept[3], kept[3])
         return tuple(_like(grad, original) for grad, original in zip(found, originals, strict=True))
 
