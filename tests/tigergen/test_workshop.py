@@ -18,6 +18,7 @@ COUNTS = {"train": {"benign": 12, "FTC": 6}, "val": {"benign": 4, "FTC": 2}, "te
 SMALL = (
     "model.image_size=16",
     "model.unet_channels=[8, 16]",
+    "model.attention_heads=2",
     "model.text_width=16",
     "training.batch=4",
     "training.held_out_every=0",

@@ -47,8 +47,7 @@ def open_record(out: Path, stage: str, preset: Mapping[str, Any], wanted: Mappin
         record: dict[str, Any] = read_json(path)
         stored = record["identity"]
         for key in [*wanted, *stored]:
-            # A setting that did not exist when the folder was written says nothing against it.
-            if key in stored and stored[key] != wanted.get(key):
+            if stored.get(key) != wanted.get(key):
                 said = "other data" if key in ("data", "base") else f"{key} = {stored.get(key)!r}"
                 asked = "" if key in ("data", "base") else f" and not {wanted.get(key)!r}"
                 raise UserError(
