@@ -190,15 +190,17 @@ def written(preset: Mapping[str, Any]) -> str:
 def _remarks() -> dict[tuple[str, str], str]:
     """The comment of each (section, key) in the packaged presets, of (section, "") for the section's own line."""
     found: dict[tuple[str, str], str] = {}
-    for name in names():
+    # The others for the sections that these two do not have.
+    for name in dict.fromkeys(["tiny", "base256", *names()]):
         section = ""
         for line in (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines():
             head = re.match(r"\[(\w+)\]", line)
             key = re.match(r"(\w+) = ", line)
             section = head[1] if head else section
             remark = re.search(r"\s{2,}#.*", line)
-            if remark and (head or key):
-                found.setdefault((section, "" if key is None else key[1]), "  " + remark[0].strip())
+            if head or key:
+                place = (section, "" if key is None else key[1])
+                found.setdefault(place, "  " + remark[0].strip() if remark else "")
     return found
 
 
