@@ -14,9 +14,11 @@ random. Sides, each in a fresh process, all fp32, of one batch size and thread c
                 pass, clipping, AdamW; ready tensors instead of its data loader
   cached        "script" with latents and text states from a cache, so that one sees where the gain comes from
 
-The sides take turns, so that a neighbour on the machine slows all of them; the ratio is that of their median rounds.
-Memory: VmHWM of each process after warming up (imports, models and the making of the caches included), and what of it
-is above that of a process that has only imported. FLOPs: torch's counter over one step, convolutions, matrix products
+The sides take turns, so that a neighbour on the machine slows all of them; a speed is the median over the rounds of the
+ratio to "script" of that round. With one thread, time is that of the processor: neighbours change the clock, not the
+work.
+Memory: VmHWM of each process after the last step (imports, models and the making of the caches included), and what of
+it is above that of a process that has only imported. FLOPs: torch's counter over one step, convolutions, matrix products
 and attention only; the machine's peak: matrix product of 1,536 × 1,536 in fp32 with the same threads.
 """
 
@@ -36,6 +38,7 @@ from typing import Any
 SIDES = ("script", "cached", "ours", "decoder")
 BATCH = {"tiny": 8, "sd": 2}
 MUST = {"speed": 1.3, "memory": 0.8}
+ROUNDS = {"tiny": (5, 10), "sd": (3, 1)}
 WARM = 2
 IMAGES = 16
 SIDE_OF_PEAK = 1536
@@ -219,6 +222,11 @@ def script(shape: str, side: str, threads: int) -> Callable[[int, Callable[[int]
     return steps
 
 
+def clock(threads: int) -> float:
+    """Seconds of the processor, or of the wall clock when several threads share the work."""
+    return time.process_time() if threads == 1 else time.perf_counter()
+
+
 def matmul_gflops(threads: int) -> float:
     """Best of twelve matrix products."""
     import torch
@@ -227,9 +235,9 @@ def matmul_gflops(threads: int) -> float:
     a, b = torch.randn(2, SIDE_OF_PEAK, SIDE_OF_PEAK)
     best = float("inf")
     for _ in range(12):
-        started = time.perf_counter()
+        started = clock(threads)
         torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, clock(threads) - started)
     return 2 * SIDE_OF_PEAK**3 / best / 1e9
 
 
@@ -275,7 +283,7 @@ def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> N
     import tigergen.training.tasks  # noqa: F401
 
     imported = high_water()
-    began = time.perf_counter()
+    began = clock(threads)
     steps = (script if side in ("script", "cached") else ours)(shape, side, threads)
     started = 0.0
 
@@ -284,11 +292,11 @@ def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> N
         if done < WARM or (done - WARM) % per_round:
             return
         if done == WARM:
-            tell(peak=high_water(), imported=imported, ready=time.perf_counter() - began)
+            tell(imported=imported, ready=clock(threads) - began)
         else:
-            tell(seconds=(time.perf_counter() - started) / per_round)
+            tell(seconds=(clock(threads) - started) / per_round)
         sys.stdin.readline()
-        started = time.perf_counter()
+        started = clock(threads)
 
     steps(WARM + rounds * per_round, after)
     peak = high_water()
@@ -352,7 +360,7 @@ def report(shape: str, running: list[Side], ends: dict[str, dict[str, float]]) -
     flops["compiled"] = flops["ours"]
     base = running[0]
     yield f"{shape}: batch {BATCH[shape]}, matrix product {peak:.0f} GFLOP/s"
-    yield "side      s/step (least to most)    images/s  speed   GFLOP/step  share  peak MB  ratio  above imports  ready"
+    yield "side      s/step (least to most)    images/s  speed   GFLOP/step  share  peak MB  ratio  above import  ready"
     for side in running:
         seconds, end = median(side.rounds), ends[side.name]
         # Turn by turn: what slows one round slows both sides of it.
@@ -371,8 +379,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", choices=tuple(BATCH), default=list(BATCH))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="steps a round (20 of tiny, 1 of sd)")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--steps", type=int, help="steps a round")
     parser.add_argument("--sides", nargs="+", default=list(SIDES))
     parser.add_argument("--compile", action="store_true", help="a side with training.compile as well")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
@@ -383,7 +391,8 @@ def main() -> None:
         return
     sides = (*a.sides, *(["compiled"] if a.compile else []))
     for shape in a.shape:
-        compare(shape, sides, a.threads, a.rounds, a.steps or {"tiny": 20, "sd": 1}[shape])
+        rounds, steps = ROUNDS[shape]
+        compare(shape, sides, a.threads, a.rounds or rounds, a.steps or steps)
 
 
 if __name__ == "__main__":

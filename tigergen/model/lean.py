@@ -100,7 +100,10 @@ class _GatedLinear(torch.autograd.Function):
             found[2] = _like(rows.sum(0), weight)
         if needs[0]:
             inner = (rows @ weight.to(grad.dtype)).view(*grad.shape[:-1], -1).to(both.dtype)
-            found[0] = torch.cat([inner * opened, aten.gelu_backward(inner.mul_(hidden), gate)], dim=-1)
+            found[0] = torch.empty_like(both)
+            to_hidden, to_gate = found[0].chunk(2, dim=-1)
+            torch.mul(inner, opened, out=to_hidden)
+            to_gate.copy_(aten.gelu_backward(inner.mul_(hidden), gate))
         return tuple(found)
 
 
@@ -130,10 +133,11 @@ class LeanResnet(ResnetBlock2D):
     def forward(self, input_tensor: Tensor, temb: Tensor, *args: Any, **options: Any) -> Tensor:
         """Features [B, C, h, w] and time embedding [B, E] to features [B, C', h, w]."""
         hidden = normed_convolution(input_tensor, self.norm1, self.conv1, silu=True)
-        hidden = hidden + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        # A convolution's result is kept by nobody, so that it can be added to in place.
+        hidden += self.time_emb_proj(F.silu(temb))[:, :, None, None]
         hidden = normed_convolution(hidden, self.norm2, self.conv2, silu=True)
-        skip = input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
-        return skip + hidden
+        hidden += input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor)
+        return hidden
 
 
 class LeanTransformer(Transformer2DModel):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tigergen.data import Cases
 from tigergen.model.control import TigerControl
+from tigergen.model.lean import use_lean_blocks
 from tigergen.model.losses import Objective, coarse_loss, fine_losses
 from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles
@@ -25,6 +26,7 @@ class CoarseModule(nn.Module):
     def __init__(self, pipe: TigerPipeline, objective: Objective) -> None:
         super().__init__()
         self.unet, self.text_encoder, self.objective = pipe.unet, pipe.text_encoder, objective
+        use_lean_blocks(self)
 
     def forward(self, clean: Tensor, noise: Tensor, timesteps: Tensor, ids: Tensor) -> dict[str, Tensor]:
         """Loss of equation 4 for latents [B, C, h, w] and token numbers [B, T]."""
@@ -38,6 +40,7 @@ class FineModule(nn.Module):
     def __init__(self, pipe: TigerPipeline, control: TigerControl, objective: Objective, own: bool, leak: float):
         super().__init__()
         self.unet, self.control, self.objective, self.own, self.leak = pipe.unet, control, objective, own, leak
+        use_lean_blocks(self)
 
     def forward(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, conditions: dict[str, Any]
