@@ -18,8 +18,8 @@ The sides take turns, so that a neighbour on the machine slows all of them; a sp
 ratio to "script" of that round. With one thread, time is that of the processor: neighbours change the clock, not the
 work.
 Memory: VmHWM of each process after the last step (imports, models and the making of the caches included), and what of
-it is above that of a process that has only imported. FLOPs: torch's counter over one step, convolutions, matrix products
-and attention only; the machine's peak: matrix product of 1,536 × 1,536 in fp32 with the same threads.
+it is above that of a process that has only imported. FLOPs: torch's counter over one step, convolutions, matrix
+products and attention only; the machine's peak: matrix product of 1,536 × 1,536 in fp32 with the same threads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIDES = ("script", "cached", "ours", "decoder")
 BATCH = {"tiny": 8, "sd": 2}
 MUST = {"speed": 1.3, "memory": 0.8}
 ROUNDS = {"tiny": (5, 10), "sd": (3, 1)}
-WARM = 2
+WARM = {"tiny": 2, "sd": 1}
 IMAGES = 16
 SIDE_OF_PEAK = 1536
 
@@ -285,20 +285,20 @@ def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> N
     imported = high_water()
     began = clock(threads)
     steps = (script if side in ("script", "cached") else ours)(shape, side, threads)
-    started = 0.0
+    started, warm = 0.0, WARM[shape]
 
     def after(done: int) -> None:
         nonlocal started
-        if done < WARM or (done - WARM) % per_round:
+        if done < warm or (done - warm) % per_round:
             return
-        if done == WARM:
+        if done == warm:
             tell(imported=imported, ready=clock(threads) - began)
         else:
             tell(seconds=(clock(threads) - started) / per_round)
         sys.stdin.readline()
         started = clock(threads)
 
-    steps(WARM + rounds * per_round, after)
+    steps(warm + rounds * per_round, after)
     peak = high_water()
     tell(peak=peak, matmul=matmul_gflops(threads), flops=0 if side == "compiled" else step_flops(steps))
 

@@ -111,14 +111,18 @@ def _like(grad: Tensor | None, parameter: Tensor) -> Tensor | None:
     return None if grad is None else grad.to(parameter.dtype)
 
 
-def _plain() -> bool:
-    """Without a graph nothing is kept anyway, and torch.compile decides by itself what to keep."""
-    return torch.compiler.is_compiling() or not torch.is_grad_enabled()
+def _plain(layer: nn.Module) -> bool:
+    """Whether to leave it to torch, which is so for a layer that an adapter such as LoRA has taken the place of.
+
+    Without a graph nothing is kept anyway, and torch.compile decides by itself what to keep.
+    """
+    exact = type(layer) in (nn.Conv2d, nn.Linear)
+    return torch.compiler.is_compiling() or not torch.is_grad_enabled() or not exact
 
 
 def normed_convolution(x: Tensor, norm: nn.GroupNorm, convolution: nn.Conv2d, silu: bool) -> Tensor:
     """conv(silu(norm(x))), or conv(norm(x)), for x [B, C, h, w] and a convolution of stride 1."""
-    if _plain():
+    if _plain(convolution):
         normed = norm(x)
         return convolution(F.silu(normed) if silu else normed)
     return _NormedConvolution.apply(
@@ -153,9 +157,10 @@ class LeanFeedForward(FeedForward):
 
     def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
         """Tokens [B, N, C] to tokens [B, N, C]."""
-        if _plain():
+        last = self.net[2]
+        if _plain(last):
             return super().forward(hidden_states)
-        return _GatedLinear.apply(self.net[0].proj(hidden_states), self.net[2].weight, self.net[2].bias)
+        return _GatedLinear.apply(self.net[0].proj(hidden_states), last.weight, last.bias)
 
 
 def _is_plain_resnet(block: nn.Module) -> bool:

@@ -13,7 +13,8 @@ from tigergen.model.pipeline import TigerPipeline, to_conditions
 from tigergen.model.tokens import Roles, encode, join_prompts, split_phrases
 from tigergen.training.draws import Noise
 
-CHUNK = 64
+CHUNK = 64  # images at once where nothing is learned, of so many pixels as these have:
+CHUNK_SIDE = 128
 
 
 class Inputs(Protocol):
@@ -28,11 +29,17 @@ class Inputs(Protocol):
         ...
 
 
+def chunk(side: int) -> int:
+    """How many images of `side` px to take at once, so that big ones need no more memory than many small ones."""
+    return max(1, min(CHUNK, CHUNK * CHUNK_SIDE**2 // side**2))
+
+
 @torch.no_grad()
 def cached_latents(pipe: TigerPipeline, cases: Cases) -> Tensor:
     """Latents [N, C, h, w] of all images, on the CPU; a trained autoencoder gives its mode, not a sample."""
-    chunks = [cases.images[start : start + CHUNK] for start in range(0, len(cases), CHUNK)]
-    return torch.cat([pipe.to_latents(chunk).float().cpu() for chunk in chunks])
+    size = chunk(cases.size)
+    parts = [cases.images[start : start + size] for start in range(0, len(cases), size)]
+    return torch.cat([pipe.to_latents(part).float().cpu() for part in parts])
 
 
 class Prompts:

@@ -17,7 +17,7 @@ from tigergen.model.pipeline import TigerPipeline
 from tigergen.model.tokens import Roles
 from tigergen.training.draws import Noise, held_out_noise
 from tigergen.training.grid import draw_grid
-from tigergen.training.inputs import CHUNK, CoarseInputs, FineInputs, Inputs
+from tigergen.training.inputs import CoarseInputs, FineInputs, Inputs, chunk
 
 
 class CoarseModule(nn.Module):
@@ -79,8 +79,9 @@ class Task:
         count = len(self.unseen.cases)
         noise, timesteps = held_out_noise(self.seed, count, self.unseen.latents.shape[1:], self.timesteps)
         total = 0.0
-        for start in range(0, count, CHUNK):
-            part = list(range(start, min(start + CHUNK, count)))
+        size = chunk(self.unseen.cases.size)
+        for start in range(0, count, size):
+            part = list(range(start, min(start + size, count)))
             nothing = np.zeros((len(part), self.unseen.branches), dtype=bool)
             batch = self.unseen.batch(part, range(count), Noise(noise[part], timesteps[part], nothing))
             total += sum(float(value) for value in self.module(**batch).values()) * len(part)
