@@ -1,6 +1,8 @@
 """The training loop that coarse and fine stage share: one process or many, killed or not, the same weights."""
 
 import math
+import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -73,6 +75,8 @@ class _Run:
             weight_decay=settings["weight_decay"],
             fused=True,
         )
+        if settings["compile"]:
+            compile_step(task.module, accelerator.device)
         self.module, self.optimizer = accelerator.prepare(task.module, optimizer)
         self.ema = Ema(self.parameters, settings["ema"])
         self.losses: deque[float] = deque(maxlen=WINDOW)
@@ -203,6 +207,21 @@ class _Run:
         self.losses.extend(state["losses"])
         self.best = state.get("best")
         return int(state["step"])
+
+
+def compile_step(module: torch.nn.Module, device: torch.device) -> None:
+    """Let torch.compile take over a stage's module when it is called; raises UserError where it cannot.
+
+    In place: the weights keep their names, and `module.forward`, which the held-out loss calls for batches of other
+    sizes, stays as it is.
+    """
+    compilers = [os.environ.get("CXX") or "g++", "clang++"]
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise UserError(
+            f"training.compile needs a C++ compiler on a CPU and found none ({', '.join(compilers)}); install one or "
+            "set training.compile to false."
+        )
+    module.compile()
 
 
 def _precision(device: torch.device, precision: str) -> Any:

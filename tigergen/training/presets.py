@@ -69,6 +69,7 @@ class TrainingSettings(Section):
     prompt_dropout: Share = 0.1
     balance: Share = 0.5
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
     checkpoint_every: Count = 200
     held_out_every: CountOrOff = 200
     held_out_images: Count = 64

@@ -84,7 +84,8 @@ class Task:
             part = list(range(start, min(start + size, count)))
             nothing = np.zeros((len(part), self.unseen.branches), dtype=bool)
             batch = self.unseen.batch(part, range(count), Noise(noise[part], timesteps[part], nothing))
-            total += sum(float(value) for value in self.module(**batch).values()) * len(part)
+            # `forward`: a compiled module is made for the batches of training.
+            total += sum(float(value) for value in self.module.forward(**batch).values()) * len(part)
         return total / count
 
     def draw_grid(self, path: Path) -> None:
