@@ -54,7 +54,7 @@ def test_lean_blocks_give_the_same_values_and_gradients_and_keep_less(frozen: bo
         assert (gradient is None) == (other is None) == frozen, name
         if gradient is not None and other is not None:
             assert torch.allclose(gradient, other, rtol=1e-8, atol=1e-14), name
-    assert found[3] < (0.75 if frozen else 0.8) * expected[3]
+    assert found[3] < (0.6 if frozen else 0.65) * expected[3]
 
 
 def test_every_block_of_the_kinds_it_knows_is_changed_and_others_are_left() -> None:
@@ -90,3 +90,17 @@ def test_bf16_autocast_works_and_gives_gradients_in_the_weights_precision() -> N
     assert all(
         p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in net.parameters()
     )
+
+
+def test_a_layer_that_an_adapter_replaced_is_left_to_torch() -> None:
+    class Adapted(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input) + 1
+
+    net = unet()
+    use_lean_blocks(net)
+    layer = next(block for block in net.modules() if isinstance(block, LeanFeedForward))
+    x = torch.randn(1, 3, 8, dtype=torch.float64)
+    before = layer(x)
+    layer.net[2].__class__ = Adapted
+    assert torch.allclose(layer(x), before + 1)
