@@ -2,9 +2,10 @@
 
 Usage: python benchmarks/bench_training.py [--shape tiny|sd …] [--threads N] [--rounds N] [--steps N] [--compile]
 
-Shapes: `tiny` is the preset; `sd` has the blocks, heads and latent size (64 × 64, images of 512 px) of Stable
-Diffusion 1.5 with a quarter of its channels, in U-Net, autoencoder, text encoder and ControlNet hint alike. Weights are
-random. Sides, each in a fresh process, all fp32, of one batch size and thread count, with fused AdamW:
+Shapes: `tiny` is the preset; `sd` has the blocks and heads of Stable Diffusion 1.5 with a quarter of its channels, in
+U-Net, autoencoder, text encoder and ControlNet hint alike, and images of 256 px: 16 of them are as many latent
+positions as 4 of 512 px, the script's batch (at 512 px attention, to which a quarter of the channels
+helps least, would outweigh the rest). Weights are random. Sides, each in a fresh process, fp32, one batch size, fused AdamW:
 
   ours          the loop of `tigergen train fine`, U-Net frozen; averaging of the weights, draws and fusion included
   decoder       the same with the U-Net's decoder learning along, the default of the small presets
@@ -14,9 +15,8 @@ random. Sides, each in a fresh process, all fp32, of one batch size and thread c
                 pass, clipping, AdamW; ready tensors instead of its data loader
   cached        "script" with latents and text states from a cache, so that one sees where the gain comes from
 
-The sides take turns, so that a neighbour on the machine slows all of them; a speed is the median over the rounds of the
-ratio to "script" of that round. With one thread, time is that of the processor: neighbours change the clock, not the
-work.
+The sides take turns; a speed is the median over the rounds of the ratio to "script" of that round. With one thread,
+time is that of the processor: neighbours change the clock more than the work.
 Memory: VmHWM of each process after the last step (imports, models and the making of the caches included), and what of
 it is above that of a process that has only imported. FLOPs: torch's counter over the first step, convolutions, matrix
 products and attention only; the machine's peak: matrix product of 1,536 × 1,536 in fp32 with the same threads.
@@ -36,7 +36,8 @@ from statistics import median
 from typing import Any
 
 SIDES = {"tiny": ("script", "cached", "ours", "decoder"), "sd": ("script", "cached", "ours")}
-BATCH = {"tiny": 8, "sd": 4}
+BATCH = {"tiny": 8, "sd": 16}
+SIZE = {"tiny": 64, "sd": 256}
 MUST = {"speed": 1.3, "memory": 0.8}
 ROUNDS = {"tiny": (5, 10), "sd": (2, 1)}
 WARM = {"tiny": 2, "sd": 1}
@@ -77,7 +78,7 @@ def networks(shape: str, settings: dict[str, Any], cases: Any) -> Any:
     tokenizer = phrase_tokenizer(phrases, 77)
     return TigerPipeline(
         unet=UNet2DConditionModel(
-            sample_size=64, in_channels=4, out_channels=4, block_out_channels=(80, 160, 320, 320), layers_per_block=2,
+            sample_size=32, in_channels=4, out_channels=4, block_out_channels=(80, 160, 320, 320), layers_per_block=2,
             cross_attention_dim=192, attention_head_dim=8, norm_num_groups=16,
         ),
         vae=AutoencoderKL(
@@ -92,7 +93,7 @@ def networks(shape: str, settings: dict[str, Any], cases: Any) -> Any:
         ).eval(),
         tokenizer=tokenizer,
         scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
-        image_size=512,
+        image_size=SIZE[shape],
     )  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def ours(shape: str, side: str, threads: int) -> Callable[[int, Callable[[int], 
     from tigergen.training.tasks import fine_task
 
     settings = preset(shape, side, threads)
-    cases = made_up_cases(64 if shape == "tiny" else 512)
+    cases = made_up_cases(SIZE[shape])
     roles = [[(phrase, ("particular", "joint", "common")[k % 3]) for k, phrase in enumerate(split_phrases(prompt))]
              for prompt in cases.fg]  # fmt: skip
     pipe = add_control(networks(shape, settings, cases))
@@ -155,7 +156,7 @@ def script(shape: str, side: str, threads: int) -> Callable[[int, Callable[[int]
     from tigergen.model.tokens import encode, join_prompts
 
     settings = preset(shape, side, threads)
-    cases = made_up_cases(64 if shape == "tiny" else 512)
+    cases = made_up_cases(SIZE[shape])
     torch.set_num_threads(threads)
     pipe = networks(shape, settings, cases)
     unet, vae, text_encoder, batch = pipe.unet, pipe.vae, pipe.text_encoder, BATCH[shape]
@@ -248,15 +249,11 @@ def flop_counter() -> Any:
 
     aten = torch.ops.aten
 
-    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(q, k, v)
-
-    def backward(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-        return sdpa_backward_flop_count(grad, q, k, v)
-
     cpu = {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])
+        ),
     }
     return FlopCounterMode(display=False, custom_mapping=cpu)
 
@@ -310,7 +307,8 @@ class Side:
     """A child process and what it said."""
 
     def __init__(self, name: str, *arguments: object) -> None:
-        self.name, self.rounds = name, [0.0][:0]
+        self.name = name
+        self.rounds: list[float] = []
         command = [sys.executable, __file__, "--child", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.start = self.hear()
