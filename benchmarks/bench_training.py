@@ -4,8 +4,8 @@ Usage: python benchmarks/bench_training.py [--shape tiny|sd …] [--threads N] [
 
 Shapes: `tiny` is the preset; `sd` has the blocks and heads of Stable Diffusion 1.5 with a quarter of its channels, in
 U-Net, autoencoder, text encoder and ControlNet hint alike, and images of 256 px: 16 of them are as many latent
-positions as 4 of 512 px, the script's batch (at 512 px attention, to which a quarter of the channels
-helps least, would outweigh the rest). Weights are random. Sides, each in a fresh process, fp32, one batch size, fused AdamW:
+positions as 4 of 512 px, the script's batch (at 512 px attention, to which a quarter of the channels helps least, would
+outweigh the rest). Weights are random. Sides, each in a fresh process, fp32, of one batch size, with fused AdamW:
 
   ours          the loop of `tigergen train fine`, U-Net frozen; averaging of the weights, draws and fusion included
   decoder       the same with the U-Net's decoder learning along, the default of the small presets
@@ -321,14 +321,11 @@ class Side:
         fact: dict[str, float] = json.loads(line)
         return fact
 
-    def go(self) -> None:
+    def go(self) -> dict[str, float]:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-
-    def round(self) -> None:
-        self.go()
-        self.rounds.append(self.hear()["seconds"])
+        return self.hear()
 
 
 def compare(shape: str, sides: tuple[str, ...], threads: int, rounds: int, per_round: int) -> None:
@@ -340,11 +337,8 @@ def compare(shape: str, sides: tuple[str, ...], threads: int, rounds: int, per_r
         for number in range(rounds):
             # Every other round goes backwards: a drift of the machine then favours no side.
             for side in running if number % 2 == 0 else reversed(running):
-                side.round()
-        ends = {}
-        for side in running:
-            side.go()
-            ends[side.name] = side.hear()
+                side.rounds.append(side.go()["seconds"])
+        ends = {side.name: side.go() for side in running}
     finally:
         for side in running:
             side.process.kill()
