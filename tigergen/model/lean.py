@@ -39,7 +39,11 @@ class _NormedConvolution(torch.autograd.Function):
         batch, channels, *sizes = x.shape
         area = sizes[0] * sizes[1]
         x = x.contiguous()
-        normed, mean, deviation = aten.native_group_norm(x, norm_weight, norm_bias, batch, channels, area, groups, eps)
+        # Under autocast features come in another precision than the norm's weights, and CUDA's norm wants one for both.
+        full = x.to(norm_weight.dtype)
+        normed, mean, deviation = aten.native_group_norm(
+            full, norm_weight, norm_bias, batch, channels, area, groups, eps
+        )
         ctx.save_for_backward(x, norm_weight, norm_bias, mean, deviation, weight)
         ctx.groups, ctx.eps, ctx.padding, ctx.silu, ctx.has_bias = groups, eps, padding, silu, bias is not None
         return F.conv2d(F.silu(normed, inplace=True) if silu else normed, weight, bias, padding=padding)
@@ -51,14 +55,13 @@ class _NormedConvolution(torch.autograd.Function):
         (grad,) = grads
         batch, channels, *sizes = x.shape
         area = sizes[0] * sizes[1]
-        normed = active = None
+        normed = full = x.to(norm_weight.dtype)
         if ctx.silu or needs[3]:
-            normed, *_ = aten.native_group_norm(x, norm_weight, norm_bias, batch, channels, area, ctx.groups, ctx.eps)
-        if needs[3]:
-            active = F.silu(normed) if ctx.silu else normed
-        # Under autocast the convolution ran in another precision than its weights are kept in. Where no weight learns,
-        # the input's values are not looked at, only its shape.
-        given = (active if active is not None else x).to(grad.dtype)
+            normed, *_ = aten.native_group_norm(
+                full, norm_weight, norm_bias, batch, channels, area, ctx.groups, ctx.eps
+            )
+        # Where no weight learns, the values of a convolution's input are not looked at, only its shape.
+        given = (F.silu(normed) if ctx.silu and needs[3] else normed).to(grad.dtype)
         mask = [any(needs[:3]), needs[3], needs[4]]
         inner, grad_weight, grad_bias = aten.convolution_backward(
             grad, given, weight.to(grad.dtype), [weight.shape[0]] if ctx.has_bias else None, [1, 1],
@@ -66,14 +69,15 @@ class _NormedConvolution(torch.autograd.Function):
         )  # fmt: skip
         found: list[Tensor | None] = [None, None, None]
         if mask[0]:
-            inner = inner.to(x.dtype)
+            inner = inner.to(full.dtype)
             if ctx.silu:
                 inner = aten.silu_backward(inner, normed)
             found = list(
                 aten.native_group_norm_backward(
-                    inner, x, mean, deviation, norm_weight, batch, channels, area, ctx.groups, list(needs[:3])
+                    inner, full, mean, deviation, norm_weight, batch, channels, area, ctx.groups, list(needs[:3])
                 )
             )
+            found[0] = _like(found[0], x)
         return (*found, _like(grad_weight, weight), _like(grad_bias, weight), None, None, None, None)
 
 
@@ -115,8 +119,9 @@ class _GatedFeedForward(torch.autograd.Function):
         return tuple(_like(grad, original) for grad, original in zip(found, originals, strict=True))
 
 
-def _like(grad: Tensor | None, parameter: Tensor) -> Tensor | None:
-    return None if grad is None else grad.to(parameter.dtype)
+def _like(grad: Tensor | None, given: Tensor) -> Tensor | None:
+    """A gradient in the precision of what it belongs to."""
+    return None if grad is None else grad.to(given.dtype)
 
 
 def _plain(*layers: nn.Module) -> bool:
@@ -128,7 +133,7 @@ def _plain(*layers: nn.Module) -> bool:
     return torch.compiler.is_compiling() or not torch.is_grad_enabled() or not exact
 
 
-def normed_convolution(x: Tensor, norm: nn.GroupNorm, convolution: nn.Conv2d, silu: bool) -> Tensor:
+def normed_convolution(x: Tensor, norm: Any, convolution: Any, silu: bool) -> Tensor:
     """conv(silu(norm(x))), or conv(norm(x)), for x [B, C, h, w] and a convolution of stride 1."""
     if _plain(convolution):
         normed = norm(x)
@@ -165,13 +170,14 @@ class LeanFeedForward(FeedForward):
 
     def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
         """Tokens [B, N, C] to tokens [B, N, C]."""
-        first, last = self.net[0].proj, self.net[2]
+        layers: Any = self.net
+        first, last = layers[0].proj, layers[2]
         if _plain(first, last):
             return super().forward(hidden_states)
         return _GatedFeedForward.apply(hidden_states, first.weight, first.bias, last.weight, last.bias)
 
 
-def _is_plain_resnet(block: nn.Module) -> bool:
+def _is_plain_resnet(block: Any) -> bool:
     return (
         type(block) is ResnetBlock2D
         and block.time_embedding_norm == "default"
@@ -182,11 +188,11 @@ def _is_plain_resnet(block: nn.Module) -> bool:
     )
 
 
-def _has_convolution_in(block: nn.Module) -> bool:
+def _has_convolution_in(block: Any) -> bool:
     return type(block) is Transformer2DModel and block.is_input_continuous and not block.use_linear_projection
 
 
-def _is_plain_gated(block: nn.Module) -> bool:
+def _is_plain_gated(block: Any) -> bool:
     return (
         type(block) is FeedForward and len(block.net) == 3 and type(block.net[0]) is GEGLU and not block.net[1].p  # type: ignore[union-attr]
     )
