@@ -161,7 +161,7 @@ def _model(
     with torch.device("meta") if meta else nullcontext():
         own = new_autoencoder(preset, seed) if preset["model"]["autoencoder"] == "kl" and not folder else None
         if stage == "vae":
-            return own if meta or own is None else own.to(device)
+            return own if meta or own is None else own.to(device)  # type: ignore[arg-type]
         if folder is not None:
             pipe = skeleton(folder, preset["model"]["image_size"])
         else:

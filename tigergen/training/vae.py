@@ -98,7 +98,7 @@ class AutoencoderTask(Task):
 
     def draw_grid(self, path: Path) -> dict[str, dict[str, float]]:
         """Write real images (top) and their reconstructions (bottom) as PNG; nothing is measured on them."""
-        vae = self.module.vae
+        vae: Any = self.module.vae
         pixels = to_pixels(self.shown.images).to(vae.device)
         with torch.no_grad():
             shown = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float().clamp(-1, 1)
