@@ -257,7 +257,7 @@ def _give_shapes(part: torch.nn.Module) -> None:
             if value is not None:
                 shape = torch.empty(value.shape, dtype=value.dtype)
                 module._parameters[name] = torch.nn.Parameter(shape, requires_grad=value.requires_grad)
-        for name, value in module._buffers.items():
+        for name, value in module._buffers.items():  # type: ignore[assignment]
             if value is not None:
                 module._buffers[name] = torch.empty(value.shape, dtype=value.dtype)
 
