@@ -14,7 +14,7 @@ Losses = NDArray[np.float64]
 DIVERGED = 2.0
 # Held-out images this much harder than training images, at the very least, are a sign of memorisation.
 MEMORISED = 1.2
-# Fewer held-out images than this give no verdict: the interval of so few is not to be trusted.
+# Fewer pairs than this give no verdict: the limit of so few is not to be trusted.
 LEAST = 8
 DIGITS = 6
 
@@ -28,7 +28,7 @@ class Gap:
 
     @classmethod
     def of(cls, held_out: Losses, seen: Losses) -> "Gap":
-        """Ratio of the means of two losses [N] that belong to the same N noise levels, and its lower limit.
+        """Ratio of the means of two losses [N], of images or groups of images at the same N noise levels; lower limit.
 
         The limit is the ratio at which the mean of held_out − ratio · seen is two of its standard errors above zero
         (Fieller 1954): the noise level decides most of a loss, so the images are compared pair by pair, and it holds

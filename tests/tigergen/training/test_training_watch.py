@@ -59,8 +59,12 @@ def test_healthy_runs_are_not_accused_and_memorising_ones_are_soon() -> None:
     for harder in accused:
         for _ in range(200):
             seen, held_out = (np.exp(rng.normal(0, 0.3, 64)) for _ in range(2))  # the same images in every look
-            looks = [Gap.of(harder * held_out, seen * np.exp(rng.normal(0, 0.02, 64))).memorised for _ in range(40)]
-            accused[harder] += any(looks)
+            for _ in range(40):
+                now = seen * np.exp(rng.normal(0, 0.02, 64))
+                groups = (losses.reshape(16, 4).mean(axis=1) for losses in (harder * held_out, now))
+                if Gap.of(*groups).memorised:
+                    accused[harder] += 1
+                    break
     assert accused[1.05] <= 4 and accused[1.5] >= 190
 
 
@@ -83,6 +87,28 @@ def test_the_warning_comes_once_and_says_what_to_do() -> None:
     again = Watch("fine")
     again.load_state_dict(json.loads(json.dumps(watch.state_dict())))
     assert again == watch
+
+
+def test_held_out_images_are_measured_in_groups_and_each_counts_once(toy: ModuleType) -> None:
+    from tigergen.model.assemble import build
+    from tigergen.training.tasks import coarse_task
+
+    pipe = build(toy.micro(), ["benign nodule", "follicular thyroid carcinoma", "solid", "sonogram transverse"], 0)
+    losses = {}
+    for count in (3, 35, 64):
+        preset = toy.micro(f"training.held_out_images={count}")
+        task = coarse_task(pipe, toy.toy_cases(), preset, toy.toy_cases(64, seed=4))
+        seen: list[torch.Tensor] = []
+
+        def loss(clean: torch.Tensor, timesteps: torch.Tensor, kept: list = seen, **_: Any) -> Any:
+            kept.append(timesteps)
+            return {"coarse": clean.mean() + timesteps.double().mean()}
+
+        losses[count] = dataclasses.replace(task, module=loss).held_out()
+        half = torch.cat(seen[: len(seen) // 2])
+        assert torch.equal(half, torch.cat(seen[len(seen) // 2 :]))  # the same noise levels for both
+        assert len(half) == (34 if count == 35 else count) and len(set(half.tolist())) == len(half)
+    assert [len(losses[count][0]) for count in (3, 35, 64)] == [3, 17, 16]
 
 
 def test_training_images_are_measured_again_when_there_are_few() -> None:
