@@ -161,7 +161,7 @@ def _model(
     with torch.device("meta") if meta else nullcontext():
         own = new_autoencoder(preset, seed) if preset["model"]["autoencoder"] == "kl" and not folder else None
         if stage == "vae":
-            return own if meta or own is None else own.to(device)
+            return own if meta or own is None else own.to(device)  # type: ignore[arg-type]
         if folder is not None:
             pipe = skeleton(folder, preset["model"]["image_size"])
         else:
@@ -257,7 +257,7 @@ def _give_shapes(part: torch.nn.Module) -> None:
             if value is not None:
                 shape = torch.empty(value.shape, dtype=value.dtype)
                 module._parameters[name] = torch.nn.Parameter(shape, requires_grad=value.requires_grad)
-        for name, value in module._buffers.items():
+        for name, value in module._buffers.items():  # type: ignore[assignment]
             if value is not None:
                 module._buffers[name] = torch.empty(value.shape, dtype=value.dtype)
 

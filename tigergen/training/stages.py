@@ -80,7 +80,7 @@ class _Alone:
         self.vae = vae
 
     def to(self, device: str) -> None:
-        self.vae.to(device)
+        self.vae.to(device)  # type: ignore[arg-type]  # diffusers' decorator hides the argument
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
         self.vae.save_pretrained(folder / VAE_PART, safe_serialization=safe_serialization)
