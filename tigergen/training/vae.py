@@ -98,7 +98,7 @@ class AutoencoderTask(Task):
 
     def draw_grid(self, path: Path) -> None:
         """Write real images (top) and their reconstructions (bottom) as PNG."""
-        vae: Any = self.module.vae
+        vae = self.module.vae
         pixels = to_pixels(self.shown.images).to(vae.device)
         with torch.no_grad():
             shown = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.float().clamp(-1, 1)
