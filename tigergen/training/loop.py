@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import is_tensorboard_available
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from kb.errors import UserError
 from tigerdata.processes import torch_threads
@@ -287,7 +287,17 @@ class _Run:
             parameter.copy_(stored)
 
 
+def world() -> PartialState:
+    """This process's place among those that a launcher such as torchrun started.
+
+    accelerate takes processes without an accelerator for strangers to each other unless it is told that they compute on
+    the CPU, and what its first call has found stays: so this is the first.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
 def _accelerator(tracker: str, out: Path) -> Accelerator:
+    world()
     # Precision is set by the preset and autocast below; accelerate's own setting is one per process and for good.
     if tracker == "none":
         return Accelerator(mixed_precision="no")

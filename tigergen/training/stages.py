@@ -31,7 +31,7 @@ from tigergen.training.checkpoint import (
     save_model,
 )
 from tigergen.training.grid import Measure
-from tigergen.training.loop import train
+from tigergen.training.loop import train, world
 from tigergen.training.tasks import coarse_task, fine_task
 from tigergen.training.vae import autoencoder_task, new_autoencoder, scale_latents
 
@@ -220,7 +220,7 @@ def _open(
     out: Path, stage: str, preset: Mapping[str, Any], wanted: Mapping[str, Any], resume: bool
 ) -> dict[str, Any] | None:
     """Let the main process look into `out` first; the others follow when its record is there."""
-    state = PartialState()
+    state = world()
     with state.main_process_first():
         if not resume and state.is_main_process:
             forget(out)

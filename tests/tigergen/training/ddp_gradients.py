@@ -19,8 +19,10 @@ def main(out: Path, coarse_folder: str) -> None:
     from tigergen.training import stages
 
     cases, preset = toy_cases(), micro("training.clip=0", "training.batch=4")
-    torch.save(first_gradients(coarse_folder, out, preset), out / f"gradients-{state().process_index}.pt")
+    # First, as in a command: a stage must find its companions by itself.
     stages.coarse(cases, preset, out / "coarse", steps=3, knowledge=kb.load("thyroid"))
+    assert state().num_processes == 2
+    torch.save(first_gradients(coarse_folder, out, preset), out / f"gradients-{state().process_index}.pt")
 
     def copy(event: dict) -> None:
         if event["step"] == 5:
