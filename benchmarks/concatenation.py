@@ -34,7 +34,7 @@ from tigergen.sampling.schedulers import image_noise, make_sampler
 from tigergen.training import presets
 from tigergen.training.inputs import CoarseInputs
 from tigergen.training.loop import train
-from tigergen.training.stages import _vocabulary
+from tigergen.training.stages import vocabulary_of
 from tigergen.training.tasks import Task
 
 
@@ -57,12 +57,12 @@ class Concatenation(nn.Module):
         return torch.cat([latents, *(F.pixel_unshuffle(one, self.factor) for one in (masks, sobels))], dim=1)
 
     def forward(
-        self, clean: Tensor, noise: Tensor, timesteps: Tensor, ids: Tensor, masks: Tensor, sobels: Tensor
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor, text: Tensor, masks: Tensor, sobels: Tensor
     ) -> dict[str, Tensor]:
         """Loss of equation 4."""
         noisy = self.objective.noisy(clean, noise, timesteps)
-        text = self.text_encoder(ids).last_hidden_state
-        said = predict(self.unet, self.joined(noisy, masks, sobels), timesteps, text)
+        states = self.text_encoder(text).last_hidden_state
+        said = predict(self.unet, self.joined(noisy, masks, sobels), timesteps, states)
         target, weight = self.objective.target(clean, noise, timesteps), self.objective.weight(timesteps)
         return {"loss": masked_mse(said, target, None, weight)}
 
@@ -117,7 +117,7 @@ def main() -> None:
     settings = preset["training"]
 
     def made() -> tuple[TigerPipeline, Task]:
-        pipe = build(preset, _vocabulary(cases, ws.kb, unseen), settings["seed"], images=cases.images)
+        pipe = build(preset, vocabulary_of([cases, unseen], ws.kb), settings["seed"], images=cases.images)
         objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
         net = Concatenation(pipe, objective, settings["seed"])
         groups = [
