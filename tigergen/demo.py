@@ -59,7 +59,7 @@ BUDGETS = {
     ),
     # Less than twenty minutes on two cores that have nothing better than AVX2.
     "demo": Budget(
-        **FULL, coarse_steps=400, fine_steps=850, segmenter_epochs=5, generated=300, seeds=3, iterations=300
+        **FULL, coarse_steps=400, fine_steps=700, segmenter_epochs=4, generated=200, seeds=3, iterations=200
     ),
     # An hour on two cores.
     "hour": Budget(
@@ -141,6 +141,12 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
             gen("train", "fine", "--set", f"fine.steps={budget.fine_steps}", *falling, *ema, *here),
             ("coarse",),
         ),
+        Stage(
+            "plan",
+            f"Plan the images of {TARGET} and of the other classes",
+            gen("plan", "--target", TARGET, "--n", budget.generated, "--out", ws / "plan.json", *here),
+            ("segment",),
+        ),
         *(
             Stage(
                 f"arm-{arm}",
@@ -149,12 +155,6 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
                 ("segment",),
             )
             for arm in CONTROL_ARMS
-        ),
-        Stage(
-            "plan",
-            f"Plan the images of {TARGET} and of the other classes",
-            gen("plan", "--target", TARGET, "--n", budget.generated, "--out", ws / "plan.json", *here),
-            ("segment",),
         ),
         Stage(
             "augment-0",
