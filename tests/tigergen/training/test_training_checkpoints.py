@@ -215,8 +215,9 @@ def test_a_folder_of_an_older_version_goes_on(toy: ModuleType, tmp_path: Path) -
     assert steps == [5, 6]
     one, two = weights(tmp_path / "whole"), weights(old)
     assert all(torch.equal(one[name], two[name]) for name in one)
-    # Which weights are taken is no matter to a record that never heard of it, but to one that did.
-    stages.coarse(cases, toy.micro("training.final=last"), old)
+    # A setting that the record does not know counts as its default.
+    with pytest.raises(UserError, match=r"training\.final"):
+        stages.coarse(cases, toy.micro("training.final=last"), old)
     with pytest.raises(UserError, match=r"training\.final = 'best' and not 'last'"):
         stages.coarse(cases, toy.micro("training.final=last"), tmp_path / "whole")
 
