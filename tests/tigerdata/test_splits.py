@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kb.errors import UserError
@@ -61,6 +61,7 @@ def test_impossible_shares(val: float, test: float) -> None:
         assign({"p": "a"}, val, test, 0)
 
 
+@settings(deadline=None)  # a busy machine
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=25))
 def test_groups_are_the_connected_components(links: list[list[int]]) -> None:
     found = groups(links)
