@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from inputs import high_water
+
 LIMIT_GB = 24.0
 ROWS = ("coarse", "plain-coarse", "fine", "sample", "plain-sample")
 STEPS, GUIDANCE = 2, 7.5
@@ -126,9 +128,26 @@ def plain_batch(parts: dict[str, Any], size: int) -> tuple[Any, ...]:
     return noisy, times, states, parts["scheduler"].get_velocity(latents, noise, times) if is_v else noise
 
 
+def plain_step(
+    options: argparse.Namespace, parts: dict[str, Any], learning: list[Any], lr: float, said: Any, ready: Any
+) -> float:
+    """Seconds of one step of the training examples: batch, prediction `said`, backward pass, clipping, AdamW."""
+    import torch
+
+    optimiser = torch.optim.AdamW(learning, lr=lr, weight_decay=1e-2)
+    ready()
+    begin = time.perf_counter()
+    *given, target = plain_batch(parts, options.size)
+    with autocast(options):
+        loss = torch.nn.functional.mse_loss(said(*given).float(), target)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(learning, 1.0)
+    optimiser.step()
+    return time.perf_counter() - begin
+
+
 def plain_coarse(options: argparse.Namespace, ready: Any) -> float:
     """One LoRA step on the U-Net."""
-    import torch
     from peft import LoraConfig
 
     parts = plain_parts(options.folder)
@@ -140,17 +159,11 @@ def plain_coarse(options: argparse.Namespace, ready: Any) -> float:
     unet.enable_gradient_checkpointing()
     unet.train()
     learning = [p for p in unet.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=1e-2)
-    ready()
-    begin = time.perf_counter()
-    noisy, times, states, target = plain_batch(parts, options.size)
-    with autocast(options):
-        said = unet(noisy, times, states, return_dict=False)[0]
-        loss = torch.nn.functional.mse_loss(said.float(), target)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(learning, 1.0)
-    optimiser.step()
-    return time.perf_counter() - begin
+
+    def said(noisy: Any, times: Any, states: Any) -> Any:
+        return unet(noisy, times, states, return_dict=False)[0]
+
+    return plain_step(options, parts, learning, 1e-4, said, ready)
 
 
 def plain_fine(options: argparse.Namespace, ready: Any) -> float:
@@ -167,22 +180,15 @@ def plain_fine(options: argparse.Namespace, ready: Any) -> float:
         net.enable_gradient_checkpointing()
         net.train()
     learning = [p for net in nets for p in net.parameters()]
-    optimiser = torch.optim.AdamW(learning, lr=1e-5, weight_decay=1e-2)
-    ready()
-    begin = time.perf_counter()
-    noisy, times, states, target = plain_batch(parts, options.size)
     condition = torch.rand(1, 3, options.size, options.size)
-    with autocast(options):
-        said = [net(noisy, times, states, controlnet_cond=condition, return_dict=False) for net in nets]
-        down = [first + second for first, second in zip(said[0][0], said[1][0], strict=True)]
-        middle = said[0][1] + said[1][1]
-        predicted = unet(noisy, times, states, down_block_additional_residuals=down,
-                         mid_block_additional_residual=middle, return_dict=False)[0]  # fmt: skip
-        loss = torch.nn.functional.mse_loss(predicted.float(), target)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(learning, 1.0)
-    optimiser.step()
-    return time.perf_counter() - begin
+
+    def said(noisy: Any, times: Any, states: Any) -> Any:
+        both = [net(noisy, times, states, controlnet_cond=condition, return_dict=False) for net in nets]
+        down = [first + second for first, second in zip(both[0][0], both[1][0], strict=True)]
+        return unet(noisy, times, states, down_block_additional_residuals=down,
+                    mid_block_additional_residual=both[0][1] + both[1][1], return_dict=False)[0]  # fmt: skip
+
+    return plain_step(options, parts, learning, 1e-5, said, ready)
 
 
 def plain_sample(options: argparse.Namespace, ready: Any) -> float:
@@ -241,8 +247,7 @@ def child(options: argparse.Namespace) -> None:
                 "plain-fine": plain_fine, "plain-sample": plain_sample}[options.row]  # fmt: skip
         seconds = work(options, lambda: loaded.__setitem__(0, time.perf_counter() - begin))
         result = {"load_s": loaded[0], "work_s": seconds}
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    sys.stdout.write("\n" + json.dumps({**result, "peak_gb": int(peak.split()[1]) * 1024 / 1e9}) + "\n")
+    sys.stdout.write("\n" + json.dumps({**result, "peak_gb": high_water() / 1e9}) + "\n")
 
 
 def run(row: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -29,11 +29,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from inputs import clock, high_water
 
 SIDES = {"tiny": ("script", "cached", "ours", "decoder"), "sd": ("script", "cached", "ours")}
 BATCH = {"tiny": 8, "sd": 16}
@@ -42,7 +43,6 @@ MUST = {"speed": 1.3, "memory": 0.8}
 ROUNDS = {"tiny": (5, 10), "sd": (2, 1)}
 WARM = {"tiny": 2, "sd": 1}
 IMAGES = 16
-SIDE_OF_PEAK = 1536
 
 
 def preset(shape: str, side: str, threads: int) -> dict[str, Any]:
@@ -223,49 +223,6 @@ def script(shape: str, side: str, threads: int) -> Callable[[int, Callable[[int]
     return steps
 
 
-def clock(threads: int) -> float:
-    """Seconds of the processor, or of the wall clock when several threads share the work."""
-    return time.process_time() if threads == 1 else time.perf_counter()
-
-
-def matmul_gflops(threads: int) -> float:
-    """Best of twelve matrix products."""
-    import torch
-
-    torch.set_num_threads(threads)
-    a, b = torch.randn(2, SIDE_OF_PEAK, SIDE_OF_PEAK)
-    best = float("inf")
-    for _ in range(12):
-        started = clock(threads)
-        torch.mm(a, b)
-        best = min(best, clock(threads) - started)
-    return 2 * SIDE_OF_PEAK**3 / best / 1e9
-
-
-def flop_counter() -> Any:
-    """Torch's counter, which does not know the attention of CPUs by itself."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-
-    aten = torch.ops.aten
-
-    cpu = {
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-            lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])
-        ),
-    }
-    return FlopCounterMode(display=False, custom_mapping=cpu)
-
-
-def high_water() -> float:
-    """VmHWM of this process in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("this benchmark reads /proc/self/status")
-
-
 def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> None:
     """One side: warms up, then takes `per_round` steps whenever a line comes, and says how long they took."""
 
@@ -274,10 +231,11 @@ def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> N
         sys.stdout.flush()
 
     import diffusers.models.controlnets.multicontrolnet  # noqa: F401  (both sides start from the same imports)
+    import torch
 
-    import tigergen.training.tasks  # noqa: F401
+    from tigergen.training.estimate import flop_counter
 
-    imported = high_water()
+    imported = high_water() / 2**20
     began = clock(threads)
     steps = (script if side in ("script", "cached") else ours)(shape, side, threads)
     started, warm = 0.0, WARM[shape]
@@ -300,7 +258,11 @@ def child(shape: str, side: str, threads: int, rounds: int, per_round: int) -> N
         counter.__enter__()
     steps(warm + rounds * per_round, after)
     flops = counter.get_total_flops() if counter is not None else 0
-    tell(peak=high_water(), matmul=matmul_gflops(threads), flops=int(flops))
+    most = high_water() / 2**20
+    from sampling_share import peak  # now, because its imports take memory
+
+    torch.set_num_threads(threads)
+    tell(peak=most, matmul=peak() / 1e9, flops=int(flops))
 
 
 class Side:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from tigerdata.regions.segment import SETTINGS, default_folder, open_segmenter
 from tigerdata.workspace import Workspace
 from tigergen import workshop
 from tigergen.data import Cases, load_cases
@@ -73,9 +72,7 @@ def measure(ws: Workspace, images: np.ndarray, cases: Cases) -> dict[str, Any]:
     out["sobel_shuffled"] = float(
         np.nanmean(sobel_correlation(images, np.roll(cases.masks, 1, 0), np.roll(cases.sobel, 1, 0)))
     )
-    folder = default_folder(ws)
-    if (folder / SETTINGS).is_file():
-        segmenter = open_segmenter(folder)
+    if (segmenter := workshop.own_segmenter(ws)) is not None:
         for name, pixels in (("dice", images), ("dice_real", cases.images)):
             values = mask_dice(segmenter, pixels, cases.masks)
             out[name] = float(values.mean())

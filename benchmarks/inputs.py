@@ -1,4 +1,4 @@
-"""What the benchmarks share: real or simulated report texts, and how much memory a process holds."""
+"""What the benchmarks share: real or simulated report texts, how much memory a process holds, the clock."""
 
 import json
 import os
@@ -61,3 +61,14 @@ def resident(pid: int) -> int:
             family.add(int(status.parent.name))
             total += int(fields[21]) * page
     return total
+
+
+def high_water() -> int:
+    """Most bytes that this process has held in memory so far (VmHWM)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def clock(threads: int) -> float:
+    """Seconds: of this process where it has one thread, which another job does not stretch, else of the wall."""
+    return time.process_time() if threads == 1 else time.perf_counter()

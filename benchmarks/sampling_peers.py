@@ -12,6 +12,7 @@ from tigergen.model import TigerPipeline, add_control, build
 from tigergen.model.codec import block_size
 from tigergen.model.encoders import ControlEncoder
 from tigergen.sampling.schedulers import image_noise, make_sampler
+from tigergen.training import presets
 
 WORDS = "one, two"
 
@@ -30,7 +31,7 @@ class Hint(nn.Module):
 
 def tiny_model() -> TigerPipeline:
     """The shape of the tiny preset, random weights."""
-    return with_control(build({}, WORDS.split(", "), seed=0))
+    return with_control(build(presets.load("tiny"), WORDS.split(", "), seed=0))
 
 
 def sd_model(pixels: int, widths: tuple[int, ...] = (320, 640, 1280, 1280)) -> TigerPipeline:

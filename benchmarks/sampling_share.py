@@ -1,24 +1,23 @@
 """Which share of the machine's matrix-product speed sampling and fine training reach, for `bench_sampling.py`."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+import inputs
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from tigergen.model import TigerPipeline
 from tigergen.model.control import Conditions
 from tigergen.model.losses import fine_losses
 from tigergen.sampling.denoise import Guided
+from tigergen.training.estimate import flop_counter
 
 SIZES = (256, 512, 1024, 2048)
 
 
 def clock() -> float:
-    """Seconds: of this process where it has one thread, which another job on the machine does not stretch."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    """Seconds for as many threads as torch has here."""
+    return inputs.clock(torch.get_num_threads())
 
 
 def fastest(call: Callable[[], Any], seconds: float = 1.0) -> float:
@@ -44,8 +43,7 @@ def peak() -> float:
 
 def flops(call: Callable[[], Any]) -> int:
     """Operations of one call: convolutions, matrix products and attention, forward and backward."""
-    # Counted on the backend that is made of matrix products: the counter does not know the fused one of a CPU.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with flop_counter() as counter:
         call()
     return counter.get_total_flops()
 

@@ -48,13 +48,20 @@ DryOption = Annotated[
 ]
 
 
-def _show_dry_run(
-    stage: str, preset: str, settings: list[str] | None, base: Path | None, workspace: Path | None, as_json: bool
-) -> None:
+def _train(
+    stage: str, dry_run: bool, preset: str, settings: list[str] | None, workspace: Path | None, as_json: bool,
+    **start: Path | None,
+) -> None:  # fmt: skip
+    """Train a stage of the model, or say what that needs; `start`: what else the stage starts from."""
     from tigergen import workshop
     from tigergen.training import estimate, presets
 
-    found = workshop.dry_run(open_workspace(workspace), stage, preset, settings or (), base)
+    ws = open_workspace(workspace)
+    if not dry_run:
+        trained = getattr(workshop, f"train_{stage}")(ws, preset, settings or (), **start, progress=reporter())
+        show(trained, as_json)
+        return
+    found = workshop.dry_run(ws, stage, preset, settings or (), **start)
     if as_json:
         show(found, as_json)
         return
@@ -82,7 +89,7 @@ def train_segmenter(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a segmenter on the workspace's imported masks, from random weights.
+    """Train a segmenter on the workspace's imported masks, from random weights or those of another U-Net (--start).
 
     Example: tigergen train segmenter --kind nodule --model unet --imgsz 64 --epochs 1 -w study
     """
@@ -140,12 +147,7 @@ def train_vae(
     Example: tigergen train vae --preset base256 --set model.image_size=64 --set "vae.channels=[8, 8, 8, 8]"
     --set vae.steps=2 --set training.batch=2 -w study
     """
-    from tigergen import workshop
-
-    if dry_run:
-        _show_dry_run("vae", preset, settings, None, workspace, as_json)
-        return
-    show(workshop.train_vae(open_workspace(workspace), preset, settings or (), progress=reporter()), as_json)
+    _train("vae", dry_run, preset, settings, workspace, as_json)
 
 
 @train_app.command("coarse")
@@ -161,12 +163,7 @@ def train_coarse(
 
     Example: tigergen train coarse --preset tiny --set coarse.steps=4 --set training.grid_every=0 -w study
     """
-    from tigergen import workshop
-
-    if dry_run:
-        _show_dry_run("coarse", preset, settings, base, workspace, as_json)
-        return
-    show(workshop.train_coarse(open_workspace(workspace), preset, settings or (), base, progress=reporter()), as_json)
+    _train("coarse", dry_run, preset, settings, workspace, as_json, base=base)
 
 
 @train_app.command("fine")
@@ -181,12 +178,7 @@ def train_fine(
 
     Example: tigergen train fine --preset tiny --set fine.steps=4 --set training.grid_every=0 -w study
     """
-    from tigergen import workshop
-
-    if dry_run:
-        _show_dry_run("fine", preset, settings, None, workspace, as_json)
-        return
-    show(workshop.train_fine(open_workspace(workspace), preset, settings or (), progress=reporter()), as_json)
+    _train("fine", dry_run, preset, settings, workspace, as_json)
 
 
 TargetOption = Annotated[str, typer.Option(help="The rare class.")]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from tigerdata.progress import Progress
 
 if TYPE_CHECKING:
     from tigerdata.workspace import Workspace
+    from tigergen.data import Cases
 
 VAE, COARSE, FINE, JUDGE = "vae", "coarse", "fine", "judge"
 JUDGE_SIZE = 64
@@ -26,6 +27,14 @@ def model_folder(ws: "Workspace", kind: str) -> Path:
     return ws.path / "models" / kind
 
 
+def _cases(ws: "Workspace", settings: Mapping[str, Any]) -> "tuple[Cases, Cases]":
+    """Training and held-out cases at the size of a preset."""
+    from tigergen.data import load_cases
+
+    train, val = (load_cases(ws, part, settings["model"]["image_size"]) for part in ("train", "val"))
+    return train, val
+
+
 def train_vae(
     ws: "Workspace",
     preset: str | os.PathLike[str] = "base256",
@@ -33,12 +42,10 @@ def train_vae(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the autoencoder of a preset that has its own, on the training split. Returns its record."""
-    from tigergen.data import load_cases
     from tigergen.training import presets, stages
 
     settings = presets.load(str(preset), overrides)
-    size = settings["model"]["image_size"]
-    cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
+    cases, held_out = _cases(ws, settings)
     out = model_folder(ws, VAE)
     record = stages.autoencoder(cases, settings, out, progress=progress, held_out=held_out)
     _enter(ws, VAE, out, settings)
@@ -57,7 +64,6 @@ def train_coarse(
     A preset with an autoencoder of its own takes the one that :func:`train_vae` trained. Raises UserError when what the
     preset starts from is missing or of another kind.
     """
-    from tigergen.data import load_cases
     from tigergen.evaluation.adherence import watcher
     from tigergen.training import presets, stages
 
@@ -65,8 +71,7 @@ def train_coarse(
     vae = model_folder(ws, VAE) if settings["model"]["autoencoder"] == "kl" and base is None else None
     # First, because reading the images of a big corpus takes minutes.
     stages.check_start(settings, base, vae)
-    size = settings["model"]["image_size"]
-    cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
+    cases, held_out = _cases(ws, settings)
     out = model_folder(ws, COARSE)
     record = stages.coarse(
         cases, settings, out, base=base, progress=progress, held_out=held_out, knowledge=ws.kb, vae=vae,
@@ -86,7 +91,6 @@ def train_fine(
 
     Raises UserError when there is no coarse model yet.
     """
-    from tigergen.data import load_cases
     from tigergen.evaluation.adherence import watcher
     from tigergen.training import presets, stages
 
@@ -94,8 +98,7 @@ def train_fine(
     if not (coarse / "model_index.json").is_file():
         raise UserError(f"{ws.path} has no finished coarse model; run `tigergen train coarse` first.")
     settings = presets.load(str(preset), overrides)
-    size = settings["model"]["image_size"]
-    cases, held_out = load_cases(ws, "train", size), load_cases(ws, "val", size)
+    cases, held_out = _cases(ws, settings)
     out = model_folder(ws, FINE)
     record = stages.fine(
         coarse, cases, settings, out, progress=progress, held_out=held_out, knowledge=ws.kb,

@@ -54,8 +54,8 @@ def _registered(moving: Levels, fixed: Levels) -> Levels | None:
 def detail_correlation(first: Grey, second: Grey) -> float:
     """Correlation of the fine detail of two frames uint8 [H, W], as they lie or registered, the larger of the two."""
     a, b = _reduced(first), _reduced(second)
-    laid = _registered(b, a)
-    return max(_correlation(_detail(a), _detail(other)) for other in (b, laid) if other is not None)
+    laid, own = _registered(b, a), _detail(a)
+    return max(_correlation(own, _detail(other)) for other in (b, laid) if other is not None)
 
 
 def _correlation(a: Levels, b: Levels) -> float:

@@ -197,7 +197,7 @@ def train(
     with _own_torch(threads, seed):
         net = network(recipe.widths)
         if start is not None:
-            net.load_state_dict(_same_shape(start, recipe.widths))
+            net.load_state_dict(_same_shape(start, recipe.widths).state_dict())
         net = net.to(memory_format=torch.channels_last)
         average = copy.deepcopy(net)
         optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
@@ -224,8 +224,8 @@ def train(
         save_file({name: value.contiguous() for name, value in average.state_dict().items()}, temporary, metadata=told)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What a weights file says of itself, and its weights; UserError when it is missing or no U-Net of this module."""
+def _read(path: Path) -> tuple[dict[str, Any], nn.Module]:
+    """What a weights file says of itself, and its network; UserError when it is missing or no U-Net of this module."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -234,18 +234,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {})["unet"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        network(told["widths"]).load_state_dict(state)
-        return {"kind": told["kind"], "imgsz": int(told["imgsz"]), "widths": told["widths"]}, state
+        net = network(told["widths"])
+        net.load_state_dict(state)
+        return {"kind": told["kind"], "imgsz": int(told["imgsz"]), "widths": told["widths"]}, net
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} holds no U-Net of TigerData; train one again.") from error
 
 
-def _same_shape(path: str | os.PathLike[str], widths: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Weights of a U-Net file for a network of these channels; UserError when it has others."""
-    told, state = _read(Path(path))
+def _same_shape(path: str | os.PathLike[str], widths: Sequence[int]) -> nn.Module:
+    """The network of a U-Net file, which must have these channels; UserError when it has others."""
+    told, net = _read(Path(path))
     if list(told["widths"]) != list(widths):
         raise UserError(f"{path} has the channels {told['widths']}, not {list(widths)}; give the --width it had.")
-    return state
+    return net
 
 
 class UNetSegmenter:
@@ -256,11 +257,9 @@ class UNetSegmenter:
         import torch
 
         self.path = Path(weights)
-        told, state = _read(self.path)
+        told, self._net = _read(self.path)
         self.sha256 = sha256_file(self.path)
-        self.kind, self._size = told["kind"], int(told["imgsz"])
-        self._net = network(told["widths"])
-        self._net.load_state_dict(state)
+        self.kind, self._size = told["kind"], told["imgsz"]
         self._net.eval().to(memory_format=torch.channels_last)
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:

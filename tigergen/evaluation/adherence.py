@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tigergen.data import Cases
-
 from tigergen.evaluation.metric_classify import wilson
 from tigergen.evaluation.metric_images import dice, pearson
+
+if TYPE_CHECKING:
+    from tigergen.data import Cases
 
 Images = NDArray[np.uint8]
 

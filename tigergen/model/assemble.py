@@ -125,9 +125,14 @@ def _unet_config(model: Mapping[str, Any], codec: Any) -> dict[str, Any]:
         "up_block_types": tuple(f"{kind}UpBlock2D" for kind in reversed(attends)),
         # diffusers takes the number of heads under this name, and one for levels that have none.
         "attention_head_dim": tuple(max(count, 1) for count in each),
-        "norm_num_groups": next(groups for groups in (32, 16, 8, 4, 2, 1) if not any(c % groups for c in channels)),
+        "norm_num_groups": norm_groups(channels),
         "cross_attention_dim": model["text_width"],
     }
+
+
+def norm_groups(channels: Sequence[int]) -> int:
+    """Most groups of a group norm, 32 or fewer, that share the channels of every level equally."""
+    return next(groups for groups in (32, 16, 8, 4, 2, 1) if not any(count % groups for count in channels))
 
 
 def add_control(pipe: TigerPipeline, seed: int = 0) -> TigerPipeline:

@@ -9,7 +9,7 @@ import json
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
+from tigergen.model.folder import RECORD
+from tigergen.training import presets
 
-RECORD = "training.json"
 STATISTICS = "stats.jsonl"
 LOGS = "logs"
 # Settings that change what is seen of a run, or how it computes, never its weights.
@@ -40,12 +41,13 @@ def identity(stage: str, preset: Mapping[str, Any], data: str, base: str) -> dic
 def open_record(out: Path, stage: str, preset: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the record of a finished run, or None when there is something to train; refuse a folder of another run.
 
-    Raises UserError naming the first difference when `out` holds a model, finished or not, of other settings or data.
+    A setting that is younger than the run in `out` counts as its default there. Raises UserError naming the first
+    difference when `out` holds a model, finished or not, of other settings or data.
     """
     path = out / RECORD
     if path.exists():
         record: dict[str, Any] = read_json(path)
-        stored = record["identity"]
+        stored = {**_defaults(wanted), **record["identity"]}
         for key in [*wanted, *stored]:
             if stored.get(key) != wanted.get(key):
                 said = "other data" if key in ("data", "base") else f"{key} = {stored.get(key)!r}"
@@ -58,6 +60,13 @@ def open_record(out: Path, stage: str, preset: Mapping[str, Any], wanted: Mappin
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, {"stage": stage, "finished": False, "identity": wanted, "preset": preset})
     return None
+
+
+def _defaults(names: Iterable[str]) -> dict[str, Any]:
+    """Default of each setting by dotted name; those of optional sections have none."""
+    known = presets.check({})
+    split = {name: name.partition(".") for name in names}
+    return {name: known[head][key] for name, (head, _, key) in split.items() if key and key in known.get(head, {})}
 
 
 def forget(out: Path) -> None:

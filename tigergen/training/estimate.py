@@ -40,7 +40,8 @@ PARTS = ("vae", "text_encoder", "unet", "fg_encoder", "bg_encoder", "fusion")
 # Real steps are run when they are expected to take no longer than this and to leave half of the free memory alone.
 SHORT_STEP_S = 2.0
 REAL_STEPS = 6
-# Share of the matrix products' speed that a training step reaches; measured by benchmarks/bench_base.py.
+# Share of the matrix products' speed that a training step reaches. A guess: benchmarks/bench_base.py measures it, and
+# has not been run at full size.
 SHARE_OF_MATMUL = 0.6
 FLOAT_BYTES = 4
 MEMORY_RULE = (
@@ -211,6 +212,18 @@ class _Live(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
 
 
+def flop_counter() -> FlopCounterMode:
+    """Torch's counter of operations, with the attention of CPUs, which is not among its formulas."""
+    aten = torch.ops.aten
+    attention = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
+    return FlopCounterMode(display=False, custom_mapping=attention)
+
+
 def _dry_step(
     stage: str,
     preset: Mapping[str, Any],
@@ -219,14 +232,6 @@ def _dry_step(
     folder: str | os.PathLike[str] | None,
 ) -> tuple[Task, int, int]:
     """The task in fake tensors, operations (floating point) and peak bytes of one forward and backward pass of it."""
-    # Backward passes of attention on a CPU are not among torch's formulas.
-    aten = torch.ops.aten
-    attention = {
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
-            sdpa_backward_flop_count(grad, q, k, v)
-        ),
-    }
     model = _model(stage, preset, phrases, folder, "meta")
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -243,7 +248,7 @@ def _dry_step(
     with fake:
         batch = task.inputs.batch(range(count), range(count), noise)
         known = (*task.module.parameters(), *task.module.buffers())
-        with FlopCounterMode(display=False, custom_mapping=attention) as flops, _Live(iter(known)) as live:
+        with flop_counter() as flops, _Live(iter(known)) as live:
             with autocast(torch.device("cpu"), preset["training"]["precision"]):
                 losses = task.module(**batch)
             torch.stack(list(losses.values())).sum().backward()

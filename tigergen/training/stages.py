@@ -224,21 +224,7 @@ def _open(
     with state.main_process_first():
         if not resume and state.is_main_process:
             forget(out)
-        return open_record(out, stage, preset, _asked_then(out, wanted))
-
-
-def _asked_then(out: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run must agree in with the one in `out`; a setting younger than that run counts if it is not default."""
-    if not (out / RECORD).exists():
-        return dict(wanted)
-    stored, defaults = read_json(out / RECORD)["identity"], presets.check({})
-    young = {key for key in wanted if key not in stored}
-    return {k: v for k, v in wanted.items() if k not in young or _default(defaults, k) != v}
-
-
-def _default(defaults: Mapping[str, Any], name: str) -> Any:
-    section, _, key = name.partition(".")
-    return defaults.get(section, {}).get(key) if key else None
+        return open_record(out, stage, preset, wanted)
 
 
 def _finish(

@@ -142,7 +142,7 @@ def coarse_task(
         name="coarse",
         pipe=pipe,
         module=module,
-        groups=[group for group in groups if group["params"]],
+        groups=[one for one in groups if one["params"]],
         inputs=CoarseInputs(pipe, cases),
         dropout=[preset["training"]["prompt_dropout"]],
         timesteps=len(objective.alphas_cumprod),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kb.files import atomic_write
 from tigergen.data import Cases
+from tigergen.model.assemble import norm_groups
 from tigergen.model.codec import images_to_latents
 from tigergen.model.pipeline import to_pixels
 from tigergen.training.draws import Noise
@@ -38,7 +39,7 @@ def new_autoencoder(preset: Mapping[str, Any], seed: int = 0) -> AutoencoderKL:
             layers_per_block=settings["layers_per_block"],
             down_block_types=("DownEncoderBlock2D",) * len(channels),
             up_block_types=("UpDecoderBlock2D",) * len(channels),
-            norm_num_groups=next(groups for groups in (32, 16, 8, 4, 2, 1) if not any(c % groups for c in channels)),
+            norm_num_groups=norm_groups(channels),
             sample_size=preset["model"]["image_size"],
             scaling_factor=1.0,
             shift_factor=0.0,
