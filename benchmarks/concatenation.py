@@ -35,7 +35,7 @@ from tigergen.training import presets
 from tigergen.training.inputs import CoarseInputs
 from tigergen.training.loop import train
 from tigergen.training.stages import vocabulary_of
-from tigergen.training.tasks import Task
+from tigergen.training.tasks import Task, objective_of
 
 
 class Concatenation(nn.Module):
@@ -118,7 +118,7 @@ def main() -> None:
 
     def made() -> tuple[TigerPipeline, Task]:
         pipe = build(preset, vocabulary_of([cases, unseen], ws.kb), settings["seed"], images=cases.images)
-        objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
+        objective = objective_of(pipe, preset)
         net = Concatenation(pipe, objective, settings["seed"])
         groups = [
             {"name": name, "params": list(part.parameters()), "lr": preset["coarse"]["lr"]}

@@ -1,7 +1,7 @@
 """Does a model draw what it is asked: attributes, nodule mask and edges on layouts of patients that it has not seen.
 
 Usage: python benchmarks/fidelity.py WORKSPACE [--model FOLDER] [--n 500] [--guidance 1.4] [--steps 15]
-       [--sampler dpm++] [--weighting log|paper|off] [--grid FILE]
+       [--sampler dpm++] [--weighting log|paper|off] [--keep-control] [--grid FILE]
 
 Each case is a held-out image's own mask, Sobel map and prompts with a seed of its own. Agreement is that of the
 workspace's judge with the prompt, beside its agreement on the held-out images themselves (its own errors are in both);
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--sampler", default="dpm++")
     parser.add_argument("--weighting")
+    parser.add_argument("--keep-control", action="store_true", help="guidance strengthens words only")
     parser.add_argument("--grid", type=Path)
     a = parser.parse_args()
     from tigerdata.prompts import roles
@@ -126,14 +127,22 @@ def main() -> None:
     folder = a.model or workshop.model_folder(ws, workshop.FINE)
     pipe = TigerPipeline.from_pretrained(folder)
     cases = held_out(ws, int(pipe.config["image_size"]), a.n)
-    tell({"model": str(folder), "sampler": a.sampler, "steps": a.steps, "weighting": a.weighting or "as trained"})
+    tell(
+        {
+            "model": str(folder),
+            "sampler": a.sampler,
+            "steps": a.steps,
+            "weighting": a.weighting or "as trained",
+            "keep_control": a.keep_control,
+        }
+    )
     for beta in a.guidance:
 
         def sample(part: Cases, seeds: Sequence[int], beta: float = beta) -> np.ndarray:
             said = [roles(ws.kb, label, prompt) for label, prompt in zip(part.labels, part.fg, strict=True)]
             return pipe(
                 part.fg, part.bg, masks=part.masks, sobels=part.sobel, roles=said, seeds=seeds, steps=a.steps,
-                guidance=beta, sampler=a.sampler, weighting=a.weighting,
+                guidance=beta, sampler=a.sampler, weighting=a.weighting, keep_control=a.keep_control,
             )  # fmt: skip
 
         images, seconds = generate(sample, cases)

@@ -3,16 +3,18 @@
 Needs nothing but the program. Coarse and fine stage of a small model on simulated frames, in one process and in two
 (DDP, gloo): one run goes through; the other is killed ten times, at random steps and at a random moment within the
 step, checkpoints being written at every third, and is then left to end. Printed: how many of the weights differ in any
-bit, and the largest difference. `python benchmarks/kill_training.py 3 2` kills three times, in two processes only.
+bit, and the largest difference.
+
+Usage: python benchmarks/kill_training.py [--kills 10] [--processes 1 2]
 """
 
+import argparse
 import json
 import multiprocessing
 import os
 import random
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -172,5 +174,8 @@ def compare(
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(given[0] if given else 10, given[1:] or (1, 2))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    main(options.kills, options.processes)

@@ -70,6 +70,7 @@ def render(facts: dict[str, Any]) -> str:
     filters = {
         "figure": figure,
         "signed": lambda v: f"{v:+.3f}".replace("-", "−"),
+        "p_value": p_value,
         "percent": lambda v: "–" if v is None else f"{100 * v:.0f} %",
     }
     return page.render("tigergen.evaluation", "report.html", facts, filters)
@@ -84,6 +85,15 @@ def figure(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """A p-value for a table; one too small for three digits is no zero.
+
+    >>> p_value(0.0704), p_value(0.0004)
+    ('0.070', '< 0.001')
+    """
+    return figure(value) if value >= 0.001 else "< 0.001"
 
 
 def gather(

@@ -30,6 +30,7 @@ MODEL: dict[str, Any] = {
     "text_layers": 1,
     "text_heads": 4,
     "text_length": 32,
+    "pooled_words": False,
 }
 DIFFUSION: dict[str, Any] = {"prediction": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "timesteps": 1000}
 
@@ -127,6 +128,9 @@ def _unet_config(model: Mapping[str, Any], codec: Any) -> dict[str, Any]:
         "attention_head_dim": tuple(max(count, 1) for count in each),
         "norm_num_groups": norm_groups(channels),
         "cross_attention_dim": model["text_width"],
+        # All words in one vector, beside cross-attention: every block of the network hears it, at every level.
+        "addition_embed_type": "text" if model["pooled_words"] else None,
+        "addition_embed_type_num_heads": model["text_heads"],
     }
 
 

@@ -69,6 +69,7 @@ def check_base(folder: str | os.PathLike[str], preset: Mapping[str, Any]) -> Non
         "diffusion.timesteps": (scheduler.get("num_train_timesteps", 1000), diffusion["timesteps"]),
         "model.unet_channels": (list(unet["block_out_channels"]), list(model["unet_channels"])),
         "model.text_width": (unet["cross_attention_dim"], model["text_width"]),
+        "model.pooled_words": (unet.get("addition_embed_type") == "text", model["pooled_words"]),
         "model.downsample": (factor, model["downsample"]),
     }
     for name, (has, wanted) in found.items():
@@ -96,7 +97,8 @@ def _checked(folder: str | os.PathLike[str], codec: bool = False) -> Path:
             "model by the same `tigergen train` command"
         )
     config = read_json(root / "unet" / "config.json")
-    if config.get("addition_embed_type") is not None or config.get("class_embed_type") is not None:
+    # Our own models pool the prompt's words, which needs nothing else; SDXL's and others' embeddings do.
+    if config.get("addition_embed_type") not in (None, "text") or config.get("class_embed_type") is not None:
         raise UserError(f"base model {root} needs more than a prompt (SDXL?); give Stable Diffusion 1.5 or 2.1")
     return root
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tigergen.model.unet import Features, embed_time, encode, skip_channels
 from tigergen.model.weighting import TextKeys, use_weighted_attention
 
-COPIED = ("conv_in", "time_embedding", "down_blocks", "mid_block")
+COPIED = ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block")
 
 
 class ConditionEmbedding(nn.Module):
@@ -63,6 +63,7 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         self.conv_in = whole.conv_in
         self.time_proj = whole.time_proj
         self.time_embedding = whole.time_embedding
+        self.add_embedding = getattr(whole, "add_embedding", None)
         self.down_blocks = whole.down_blocks
         self.mid_block = whole.mid_block
         channels = skip_channels(self)
@@ -77,7 +78,8 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         config = {key: value for key, value in unet.config.items() if key[0] != "_"}
         encoder = cls(unet=config, conditioning_channels=conditioning_channels, factor=factor)
         for name in COPIED:
-            getattr(encoder, name).load_state_dict(getattr(unet, name).state_dict())
+            if getattr(encoder, name) is not None:
+                getattr(encoder, name).load_state_dict(getattr(unet, name).state_dict())
         return encoder.to(unet.device)
 
     def embed_condition(self, condition: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class ControlEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         `embedding` comes from `embed_condition`; `token_weights` [B, T] weigh the prompt's tokens (equation 8);
         `keys`: those of `text`, where they are computed already (`tigergen.model.weighting.text_keys`).
         """
-        emb = embed_time(self, timesteps, latents.dtype)
+        emb = embed_time(self, timesteps, latents.dtype, text)
         attention = {"token_weights": token_weights, "weighting": weighting, "text_keys": keys}
         raw = encode(self, self.conv_in(latents) + embedding, emb, text, attention)
         *skips, mid = (zero(level) for zero, level in zip(self.zero_convolutions, (*raw.skips, raw.mid), strict=True))

@@ -1,6 +1,6 @@
 """What coarse and fine training minimise: weighted noise or v error, over the image or apart for nodule and rest."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,30 +19,38 @@ def signal_to_noise(alphas_cumprod: Tensor) -> Tensor:
     return alphas_cumprod / (1 - alphas_cumprod)
 
 
-def min_snr_weight(snr: Tensor, gamma: float, prediction: str) -> Tensor:
-    """Loss weight min(SNR, gamma) / SNR for noise, / (SNR + 1) for v prediction (Hang et al. 2023, Min-SNR)."""
-    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
+def min_snr_weight(snr: Tensor, gamma: float, prediction: str, floor: float = 0.0) -> Tensor:
+    """Loss weight min(SNR, gamma) / SNR for noise, / (SNR + 1) for v prediction (Hang et al. 2023, Min-SNR).
+
+    `floor` bounds the SNR from below (Salimans and Ho 2022 truncate it at 1): without it the noisiest steps, in which
+    words decide how bright a region becomes, count for next to nothing.
+    """
+    return snr.clamp(min=floor, max=gamma) / (snr if prediction == "epsilon" else snr + 1)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Noise schedule `alphas_cumprod` [T], what the U-Net predicts, and the Min-SNR bound `gamma` (None: no weight)."""
+    """Noise schedule `alphas_cumprod` [T], what the U-Net predicts, and the bounds of the SNR in the loss weight.
+
+    `gamma`: the upper one (None: no weight at all), `floor`: the lower one.
+    """
 
     alphas_cumprod: Tensor
     prediction: str = "v_prediction"
     gamma: float | None = 5.0
+    floor: float = 0.0
 
     @classmethod
-    def of(cls, scheduler: Any, gamma: float | None = 5.0) -> "Objective":
+    def of(cls, scheduler: Any, gamma: float | None = 5.0, floor: float = 0.0) -> "Objective":
         """The objective that belongs to a diffusers scheduler; raises UserError for another prediction type."""
         prediction = scheduler.config["prediction_type"]
         if prediction not in PREDICTIONS:
             raise UserError(f"the scheduler's prediction type is {prediction!r}; use one of {', '.join(PREDICTIONS)}")
-        return cls(scheduler.alphas_cumprod, prediction, gamma)
+        return cls(scheduler.alphas_cumprod, prediction, gamma, floor)
 
     def to(self, device: torch.device | str) -> "Objective":
         """The same with its schedule on `device`."""
-        return Objective(self.alphas_cumprod.to(device), self.prediction, self.gamma)
+        return replace(self, alphas_cumprod=self.alphas_cumprod.to(device))
 
     def _alpha_sigma(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         level = self.alphas_cumprod[timesteps][:, None, None, None]
@@ -64,7 +72,8 @@ class Objective:
         """Loss weight of each image [B]."""
         if self.gamma is None:
             return torch.ones_like(timesteps, dtype=self.alphas_cumprod.dtype)
-        return min_snr_weight(signal_to_noise(self.alphas_cumprod[timesteps]), self.gamma, self.prediction)
+        snr = signal_to_noise(self.alphas_cumprod[timesteps])
+        return min_snr_weight(snr, self.gamma, self.prediction, self.floor)
 
 
 def masked_mse(predicted: Tensor, target: Tensor, region: Tensor | None, weight: Tensor) -> Tensor:

@@ -124,9 +124,9 @@ class TigerPipeline(DiffusionPipeline):
             raise UserError("this model has no FG- and BG-Encoder yet; run fine training, or sample with mode 'text'")
         return TigerControl(self.fg_encoder, self.bg_encoder, self.fusion)
 
-    def objective(self, gamma: float | None = 5.0) -> Objective:
+    def objective(self, gamma: float | None = 5.0, floor: float = 0.0) -> Objective:
         """Noise schedule and prediction type of this model, on its device."""
-        return Objective.of(self.scheduler, gamma).to(self.device)
+        return Objective.of(self.scheduler, gamma, floor).to(self.device)
 
     def prepare(self, compiler: str | Callable[..., Any] | None = None, channels_last: bool = False) -> "TigerPipeline":
         """Make the model ready for many images and return it; images change by rounding only (docs/sampling.md).

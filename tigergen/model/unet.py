@@ -18,10 +18,12 @@ class Features(NamedTuple):
     mid: Tensor
 
 
-def embed_time(net: Any, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
-    """Time embedding [B, E] of `timesteps` [B]."""
+def embed_time(net: Any, timesteps: Tensor, dtype: torch.dtype, text: Tensor) -> Tensor:
+    """Time embedding [B, E] of `timesteps` [B]; where the network pools words, those of `text` [B, T, D] are in it."""
     # The sinusoids are always float32, the weights may not be.
-    return net.time_embedding(net.time_proj(timesteps).to(dtype))
+    emb = net.time_embedding(net.time_proj(timesteps).to(dtype))
+    pool = getattr(net, "add_embedding", None)
+    return emb if pool is None else emb + pool(text)
 
 
 def encode(net: Any, hidden: Tensor, emb: Tensor, text: Tensor, attention: dict[str, Any] | None = None) -> Features:
@@ -123,7 +125,7 @@ def add(features: Features, control: Features | None) -> Features:
 
 def features(unet: UNet2DConditionModel, latents: Tensor, timesteps: Tensor, text: Tensor) -> tuple[Features, Tensor]:
     """First half of the U-Net: features and time embedding for `latents` [B, C, h, w] at `timesteps` [B]."""
-    emb = embed_time(unet, timesteps, latents.dtype)
+    emb = embed_time(unet, timesteps, latents.dtype, text)
     return encode(unet, unet.conv_in(latents), emb, text), emb
 
 

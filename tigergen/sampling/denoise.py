@@ -87,7 +87,7 @@ class Guided:
         """Prediction of the U-Net for the rows from `first` of both halves; control is added to the guided half."""
         rows = slice(first, first + len(latents))
         text, attention = self._texts[rows], {"text_keys": _rows(self._keys, rows)}
-        emb = embed_time(self.unet, times, latents.dtype)
+        emb = embed_time(self.unet, times, latents.dtype, text)
         hidden = self.unet.conv_in(latents)
         top = top_skips(self.unet)
         start, kept = self._deep

@@ -40,9 +40,9 @@ PARTS = ("vae", "text_encoder", "unet", "fg_encoder", "bg_encoder", "fusion")
 # Real steps are run when they are expected to take no longer than this and to leave half of the free memory alone.
 SHORT_STEP_S = 2.0
 REAL_STEPS = 6
-# Share of the matrix products' speed that a training step reaches. A guess: benchmarks/bench_base.py measures it, and
-# has not been run at full size.
-SHARE_OF_MATMUL = 0.6
+# Share of the matrix products' speed that a training step reaches: .46 for `tiny` alone on two cores with AVX2
+# (benchmarks/bench_training.py). benchmarks/bench_base.py measures it at full size, and has not been run there.
+SHARE_OF_MATMUL = 0.45
 FLOAT_BYTES = 4
 MEMORY_RULE = (
     "weights + gradients + AdamW (2 numbers a trained weight) + averaged weights + what one step holds at its peak, "
@@ -88,7 +88,7 @@ def estimate(
     cases = _blank_cases(settings["batch"] // passes, preset["model"]["image_size"], phrases)
     task, flops, peak = _dry_step(stage, preset, phrases, cases, folder)
     parameters = _parameters(task)
-    memory = _memory(task, parameters, peak, images, preset, stage)
+    memory = _memory(task, parameters, peak, images, preset)
 
     def real() -> Task:
         return _task(stage, preset, _model(stage, preset, phrases, folder, PartialState().device), cases)
@@ -290,22 +290,20 @@ def _memory(
     peak: int,
     images: int,
     preset: Mapping[str, Any],
-    stage: str,
 ) -> Memory:
     trained = FLOAT_BYTES * sum(part["trained"] for part in parameters.values())
     frozen = FLOAT_BYTES * sum(part["frozen"] for part in parameters.values())
     # Gradients of earlier passes lie there while the next one runs.
     held = peak + (trained if preset["training"]["accumulation"] > 1 else 0)
     pixels = preset["model"]["image_size"] ** 2
-    arrays = 3 * pixels + (2 * FLOAT_BYTES * pixels if stage == "fine" else 0)
-    latents = FLOAT_BYTES * int(np.prod(task.inputs.latents.shape[1:])) if stage != "vae" else 0
+    latents = FLOAT_BYTES * int(np.prod(task.inputs.latents.shape[1:])) if task.name != "vae" else 0
     return Memory(
         weights=trained + frozen,
         gradients=trained,
         adamw=2 * trained,
         average=trained if preset["training"]["ema"] else 0,
         activations=max(held - trained, 0),
-        cases=images * (arrays + latents),
+        cases=images * (3 * pixels + latents),
         program=_program() if PartialState().device.type == "cpu" else 0,
     )
 

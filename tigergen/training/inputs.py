@@ -127,11 +127,12 @@ class FineInputs:
         self.latents = cached_latents(pipe, cases)
         self.prompts = [Prompts(pipe.tokenizer, prompts) for prompts in (_whole(cases), cases.fg, cases.bg)]
         self.states = [TextStates(pipe, prompts) for prompts in self.prompts]
-        self.masks, self.sobels = to_conditions(cases.masks, cases.sobel)
 
     def batch(self, indices: Sequence[int], whole: Sequence[int], noise: Noise) -> dict[str, Any]:
         """See `Inputs`."""
         rows = list(indices)
+        # Made per batch: as float32 the maps of all images would take four times the memory of the images.
+        masks, sobels = to_conditions(self.cases.masks[rows], self.cases.sobel[rows])
         text, fg_text, bg_text = (
             states.of(prompts.chosen(rows, noise.dropped[:, branch]))
             for branch, (states, prompts) in enumerate(zip(self.states, self.prompts, strict=True))
@@ -144,8 +145,8 @@ class FineInputs:
             "conditions": {
                 "fg_text": fg_text,
                 "bg_text": bg_text,
-                "masks": self.masks[rows].to(self.device),
-                "sobels": self.sobels[rows].to(self.device),
+                "masks": masks.to(self.device),
+                "sobels": sobels.to(self.device),
                 "fg_weights": self._weights(rows, whole, noise.dropped[:, 1]),
                 "weighting": self.weighting,
                 "keep": _keep(noise.dropped[:, 3:]).to(self.device),

@@ -45,6 +45,7 @@ class ModelSettings(Section):
     text_layers: Count = 1
     text_heads: Count = 4
     text_length: Count = 32
+    pooled_words: bool = False
 
 
 class DiffusionSettings(Section):
@@ -54,6 +55,7 @@ class DiffusionSettings(Section):
     beta_schedule: Literal["squaredcos_cap_v2", "scaled_linear", "linear"] = "squaredcos_cap_v2"
     timesteps: Count = 1000
     min_snr_gamma: Annotated[float, Field(ge=0.0)] = 5.0
+    min_snr_floor: Annotated[float, Field(ge=0.0)] = 0.0
 
 
 class TrainingSettings(Section):
@@ -231,6 +233,13 @@ def check(values: Mapping[str, Any], where: str = "preset") -> dict[str, Any]:
         raise UserError(
             f"{where}: model.attention_heads = {heads} does not fit the {len(model['unet_channels'])} levels of "
             "model.unet_channels; give one number, or one a level, and at the coarsest level 1 or more."
+        )
+    diffusion = resolved["diffusion"]
+    if diffusion["min_snr_floor"] and diffusion["prediction"] == "epsilon":
+        # Divided by the SNR, as the weight of noise prediction is, a floor would have no bound in the noisiest steps.
+        raise UserError(
+            f"{where}: diffusion.min_snr_floor = {diffusion['min_snr_floor']} does not go with diffusion.prediction = "
+            "'epsilon'; set it to 0 or predict v."
         )
     if training["batch"] % training["accumulation"]:
         raise UserError(

@@ -43,9 +43,10 @@ class CoarseModule(nn.Module):
 class FineModule(nn.Module):
     """U-Net and TigerControl with their two masked losses, as one module that DDP can wrap."""
 
-    def __init__(self, pipe: TigerPipeline, control: TigerControl, objective: Objective, own: bool, leak: float):
+    def __init__(self, pipe: TigerPipeline, control: TigerControl, objective: Objective, settings: Mapping[str, Any]):
         super().__init__()
-        self.unet, self.control, self.objective, self.own, self.leak = pipe.unet, control, objective, own, leak
+        self.unet, self.control, self.objective = pipe.unet, control, objective
+        self.own, self.leak = settings["loss"] == "own", settings["leak"]
         use_lean_blocks(self)
 
     def forward(
@@ -133,7 +134,7 @@ def coarse_task(
     measure: Measure | None = None,
 ) -> Task:
     """The coarse stage: what is not frozen of U-Net and text encoder learns, one prompt branch."""
-    objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
+    objective = objective_of(pipe, preset)
     module = CoarseModule(pipe, objective)
     if preset["training"]["gradient_checkpointing"]:
         recompute(module)
@@ -166,11 +167,11 @@ def fine_task(
 ) -> Task:
     """The fine stage: FG-Encoder, BG-Encoder and fusion learn, the U-Net's decoder too if `fine.unfreeze` says so."""
     settings, training = preset["fine"], preset["training"]
-    objective = pipe.objective(preset["diffusion"]["min_snr_gamma"] or None)
+    objective = objective_of(pipe, preset)
     pipe.text_encoder.requires_grad_(False)
     pipe.unet.requires_grad_(False)
     control = pipe.control()
-    module = FineModule(pipe, control, objective, settings["loss"] == "own", settings["leak"])
+    module = FineModule(pipe, control, objective, settings)
     if training["gradient_checkpointing"]:
         recompute(module)
     parts: dict[str, list[Any]] = {"fg": [control.fg_encoder], "bg": [control.bg_encoder], "fusion": [control.fusion]}
@@ -199,6 +200,12 @@ def fine_task(
         adherence_images=training["adherence_images"],
         measure=measure,
     )
+
+
+def objective_of(pipe: TigerPipeline, preset: Mapping[str, Any]) -> Objective:
+    """What a model minimises under the loss weights of a preset."""
+    weights = preset["diffusion"]
+    return pipe.objective(weights["min_snr_gamma"] or None, weights["min_snr_floor"])
 
 
 def group(name: str, modules: Sequence[Any], lr: float) -> dict[str, Any]:

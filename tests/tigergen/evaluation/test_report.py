@@ -21,7 +21,7 @@ from tigergen.evaluation import arms, svg
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.evaluate import distance_row, evaluate, tell_apart
 from tigergen.evaluation.judge import Judge
-from tigergen.evaluation.report import arms_folder, figure, render, write_report
+from tigergen.evaluation.report import arms_folder, figure, p_value, render, write_report
 
 COUNTS = {
     "train": {"benign": 30, "FTC": 14},
@@ -233,6 +233,7 @@ def test_charts_put_numbers_where_they_belong() -> None:
     assert big and bar
     assert float(big[1]) == pytest.approx((float(bar[1]) + float(bar[2])) / 2, abs=0.11)
     assert figure(-0.0001, 2) == "0.00" and figure(None) == "–" and figure(-0.25, 2) == "−0.25"
+    assert (p_value(0.0704), p_value(0.0010), p_value(0.0004)) == ("0.070", "0.001", "< 0.001")
 
 
 def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:

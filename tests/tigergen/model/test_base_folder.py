@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from kb.errors import UserError
 from tigergen.model import TigerPipeline, add_control, build, from_base
 from tigergen.model.assemble import DIFFUSION, MODEL
+from tigergen.model.base import check_base, skeleton
 from tigergen.training.presets import DiffusionSettings, ModelSettings
 
 
@@ -97,6 +98,16 @@ def test_a_trained_autoencoder_takes_the_place_of_the_codec(base) -> None:
     assert pipe(["solid"], ["left"], mode="text", steps=1).shape == (1, 64, 64)
     with pytest.raises(UserError, match="trained autoencoder"):
         build(preset, ["solid"])
+
+
+def test_pooled_words_of_our_own_models_are_taken_and_missing_ones_told(base, tmp_path) -> None:
+    preset = {"model": {**MODEL, "unet_channels": [8, 16], "attention_heads": 2, "pooled_words": True}}
+    build(preset, ["solid"], images=np.zeros((1, 64, 64), np.uint8)).save_pretrained(tmp_path)
+    assert skeleton(tmp_path).unet.add_embedding is not None
+    wanted = {**preset, "diffusion": DIFFUSION, "base": ""}
+    check_base(tmp_path, wanted)
+    with pytest.raises(UserError, match=r"model.pooled_words is True there, the preset says False"):
+        check_base(tmp_path, {**wanted, "model": {**preset["model"], "pooled_words": False}})
 
 
 def test_a_folder_whose_autoencoder_is_another_class_is_refused(base, tmp_path) -> None:

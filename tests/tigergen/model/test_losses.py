@@ -25,6 +25,15 @@ def test_signal_to_noise_and_min_snr_weights_by_hand() -> None:
     assert torch.allclose(min_snr_weight(snr, 5.0, "v_prediction"), torch.tensor([0.5, 0.5, 0.05]), rtol=1e-4)
 
 
+def test_a_floor_keeps_the_noisiest_steps_in_the_loss() -> None:
+    noisy = torch.tensor([0.001, 0.25, 9.0])
+    got = min_snr_weight(noisy, 1.0, "v_prediction", floor=0.25)
+    assert torch.allclose(got, torch.tensor([0.25 / 1.001, 0.2, 0.1]))
+    levels = torch.tensor([0.9, 0.2, 0.0])
+    weights = Objective(levels, "v_prediction", 1.0, 0.25).to("cpu").weight(torch.tensor([0, 1, 2]))
+    assert torch.allclose(weights, torch.tensor([0.1, 0.2, 0.25]))
+
+
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
 def test_noise_and_targets_are_those_of_diffusers(prediction: str) -> None:
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)

@@ -124,6 +124,26 @@ def test_levels_without_heads_attend_to_no_words() -> None:
     torch.testing.assert_close(predict(pipe.unet, latents, times, texts), whole)
 
 
+def test_pooled_words_reach_levels_without_attention_and_every_part_of_the_model(cases: dict) -> None:
+    pooled = {"model": {**PRESET["model"], "attention_heads": [0, 2], "pooled_words": True}}
+    pipe = add_control(build(pooled, PHRASES, seed=1))
+    texts = pipe.text_states(["solid", "cystic"])
+    latents, times = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1), torch.tensor([5, 5])
+    own, _ = features(pipe.unet, latents, times, texts)
+    assert not torch.equal(own.skips[1][0], own.skips[1][1])
+    whole = pipe.unet(latents, times, encoder_hidden_states=texts).sample  # diffusers' own forward
+    torch.testing.assert_close(predict(pipe.unet, latents, times, texts), whole)
+    for encoder in (pipe.fg_encoder, pipe.bg_encoder):
+        for zero in encoder.zero_convolutions:
+            torch.nn.init.dirac_(zero.weight)
+        got = encoder(latents, times, texts, torch.zeros(2, 8, 8, 8))
+        for left, right in zip(levels(own), levels(got), strict=True):
+            torch.testing.assert_close(left, right)
+    batch = pipe(**cases)
+    one = {key: value[1:2] if isinstance(value, list | np.ndarray) else value for key, value in cases.items()}
+    np.testing.assert_array_equal(batch[1:2], pipe(**one))
+
+
 def test_encoder_starts_as_a_copy_of_the_unet(tiger: TigerPipeline) -> None:
     latents, times, c = given(tiger)
     encoder = copy.deepcopy(tiger.fg_encoder)

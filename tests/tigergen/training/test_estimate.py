@@ -52,8 +52,8 @@ def test_memory_by_purpose(fine: dict) -> None:
     memory = fine["memory_bytes"]
     assert (memory["weights"], memory["gradients"], memory["adamw"]) == (trained + frozen, trained, 2 * trained)
     assert memory["average"] == trained and memory["total"] == sum(v for k, v in memory.items() if k != "total")
-    # Images, masks, edges as bytes, the last two as numbers too, latents of 16 × 4 × 4 numbers.
-    assert memory["cases"] == 100 * (3 * 256 + 2 * 4 * 256 + 4 * 256)
+    # Images, masks, edges as bytes, latents of 16 × 4 × 4 numbers.
+    assert memory["cases"] == 100 * (3 * 256 + 4 * 256)
 
 
 def test_what_lives_at_once_by_hand() -> None:

@@ -26,6 +26,7 @@ def test_tiny_holds_the_settings_that_are_known_to_work() -> None:
         "beta_schedule": "squaredcos_cap_v2",
         "timesteps": 1000,
         "min_snr_gamma": 1.0,
+        "min_snr_floor": 0.1,
     }
 
 
@@ -37,6 +38,7 @@ def test_tiny_holds_the_settings_that_are_known_to_work() -> None:
         ("fine.loss=both", ["fine.loss", "both", "summed", "own"]),
         ("training.batch=0", ["training.batch", "0"]),
         ("training.batch", ["training.batch", "section.key=value"]),
+        ("diffusion.prediction=epsilon", ["min_snr_floor", "0.1", "epsilon"]),
         ("training.accumulation=3", ["training.batch", "3", "multiple"]),
     ],
 )
