@@ -27,9 +27,13 @@ BORROWED = (
     "Each generated image borrows the nodule mask and edge map of one real training image (its donor, named in the "
     "manifest). The copy gate compares it with the real training images; passing it is no proof of anonymity."
 )
+MARKED = "Each generated file says so: PNG text `TigerSynthetic=1` and IPTC digital source type in XMP."
+UNMARKED = (
+    "The arrays cannot say which images were generated: keep `images.csv` with them, its column `synthetic` does."
+)
 PERSONAL = (
-    "Reports are not part of the data set, patient ids are keyed hashes and the files carry no header of the device; "
-    "the images themselves stay health data."
+    "Report texts are not part of the data set, only what was read in them; patient ids are keyed hashes and the files "
+    "carry no header of the device. The images themselves stay health data."
 )
 
 
@@ -48,7 +52,8 @@ class Counts:
 class Card:
     """What a card says. `statements` are the owner's own words (`STATEMENTS`); `remarks` are sentences that a user
     must know (`splits.remarks` and the format's); `preprocessing` says how the files were made from the frames;
-    `lost` names the fields that the format cannot carry; `data_files` is split to file pattern for Hugging Face."""
+    `lost` names the fields that the format cannot carry; `data_files` is split to file pattern for Hugging Face;
+    `marked`: generated images say themselves that they are."""
 
     title: str
     counts: Sequence[Counts]
@@ -63,6 +68,7 @@ class Card:
     lost: Sequence[str] = ()
     draft: bool = False
     data_files: Mapping[str, str] = field(default_factory=dict)
+    marked: bool = True
 
     @property
     def synthetic(self) -> int:
@@ -130,7 +136,7 @@ def render(card: Card) -> str:
     out += [USES, ""]
     out += ["## Distribution", "", "Licence: " + _said(card, "licence"), ""]
     if synthetic:
-        out += ["Each generated file says so: PNG text `TigerSynthetic=1` and IPTC digital source type in XMP.", ""]
+        out += [MARKED if card.marked else UNMARKED, ""]
     out += ["## Maintenance", "", "Contact: " + _said(card, "contact"), ""]
     for name in ("creator", "published", "url"):
         out += [f"{name.capitalize()}: {card.statements[name]}", ""] if card.statements.get(name) else []

@@ -60,6 +60,9 @@ def export(
     real = real[real["split"].isin(SPLITS)]
     if len(real) == 0:
         raise UserError("there is no image with a split to export; run `tigerdata split` first.")
+    for case in real.itertuples():
+        if not (Path(case.image_path).is_file() and Path(case.mask_path).is_file()):
+            raise UserError(f"image {case.image_id} has lost its frame or mask in the workspace; ingest it again.")
     every = accepted(Path(run)) if run is not None else None
     side = size or (int(every["width"].iloc[0]) if every is not None and len(every) else None)
     made = capped(every, real, ratio) if every is not None and ratio is not None else every
@@ -167,11 +170,12 @@ def _card(
         rejected = {str(k): int(v) for k, v in sorted(reasons.value_counts().items())}
     side, ratio = settings["size"], settings["ratio"]
     square = f"cropped to a square around its nodule and brought to {side} x {side} pixels" if side else "left whole"
-    steps = [f"Every frame was cleaned of text, rulers and surround, then {square}."]
+    cleaned = "cleaned of text, rulers and surround, then " if ws.settings["images"]["clean"] else ""
+    steps = [f"Every frame was {cleaned}{square}."]
     steps += ["Images have three equal channels."] if settings["channels"] == 3 else []
     steps += [f"At most {ratio:g} generated images a real training image of a class."] if ratio is not None else []
     return card.Card(
         f"TigerData {Path(ws.settings['domain']).stem}", counts, generator, rejected, checks, statements, COLUMNS,
         remarks=[*splits.remarks(ws), *done.remarks], preprocessing=steps, lost=done.lost, draft=settings["draft"],
-        data_files=done.data_files,
+        data_files=done.data_files, marked=done.marked,
     )  # fmt: skip

@@ -118,7 +118,7 @@ def _donor_mask(
         UserError: the workspace has lost that mask.
     """
     donor = donors.get(case["mask_image_id"])
-    if donor is None or not Path(donor["mask_path"]).is_file():
+    if donor is None:
         raise UserError(
             f"{case['file']} of the run was made for the nodule mask of image {case['mask_image_id']}, which the "
             "workspace has no more; bring the mask back or choose a format without masks."

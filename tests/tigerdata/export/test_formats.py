@@ -94,6 +94,16 @@ def test_the_same_export_twice_gives_the_same_bytes(format: str, exported, made,
     assert a.keys() == b.keys() and [str(p) for p in a if a[p] != b[p]] == []
 
 
+def test_the_page_names_every_format_and_what_it_loses(exported) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.count("|") == 5]
+    table = {name: (lost, command) for name, _, lost, command in rows[2:]}
+    assert list(table) == list(FORMATS)
+    for name, (lost, command) in table.items():
+        assert lost == (", ".join(exported(name)[1]["lost_fields"]) or "nothing"), name
+        assert f"--format {name} " in command
+
+
 @pytest.mark.parametrize("format", ["imagefolder", "yolo-cls"])
 def test_torchvision_reads_class_folders(format: str, exported, truth) -> None:
     from torchvision.datasets import ImageFolder

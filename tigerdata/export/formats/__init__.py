@@ -51,12 +51,14 @@ class Written:
     `lost`: those of `FIELDS` that its own files do not hold. `places`: for each row's `file` where its image lies,
     (path in the folder, member inside that file or ""); rows that are not named lie at `file`. `remarks`: sentences
     that a user must know. `data_files`: split to file pattern, for the card's front matter (Hugging Face).
+    `marked`: generated images keep the PNG text and XMP that say so.
     """
 
     lost: Sequence[str] = ()
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     data_files: Mapping[str, str] = field(default_factory=dict)
+    marked: bool = True
 
 
 Writer = Callable[[Sequence[Row], Path], "Written | list[str]"]

@@ -49,8 +49,9 @@ def write(rows: Sequence[Row], folder: Path) -> Written:
                 out.write(np.array([names.index(row.facts["label"]) for row in part], np.uint8).tobytes())
     info: dict[str, Any] = {"python_class": "Tiger", "task": "binary-class" if len(names) == 2 else "multi-class"}
     info |= {"label": {str(n): name for n, name in enumerate(names)}, "n_channels": 1 if len(shape) == 2 else 3}
+    info |= {"description": "see README.md", "license": "see README.md"}
     write_json(folder / f"{stem}.json", {**info, "n_samples": {s: len(found.get(s, [])) for s in SPLITS}})
-    return Written(without("label", "split"), places)
+    return Written(without("label", "split"), places, marked=False)
 
 
 def pixels(row: Row) -> "NDArray[np.uint8]":

@@ -4,6 +4,7 @@ Source of the layout: the page "Image classification datasets" of the Ultralytic
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tigerdata.export.formats import Row, Written, imagefolder, splits_of
@@ -14,4 +15,4 @@ def write(rows: Sequence[Row], folder: Path) -> Written:
     done = imagefolder.write(rows, folder)
     missing = [split for split in ("train", "val") if split not in splits_of(rows)]
     said = [f"there is no image in {split}: `yolo classify train` needs some." for split in missing]
-    return Written(done.lost, done.places, [*done.remarks, *said])
+    return replace(done, remarks=[*done.remarks, *said])
