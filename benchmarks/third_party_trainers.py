@@ -258,12 +258,9 @@ def main() -> None:
             same = bool(found) and found == true
             wrong += not same
             shown = ", ".join(f"{s} {c} {found[s, c]}/{n}" for (s, c), n in sorted(true.items()))
-            verdict = "equal" if same else "NOT EQUAL"
-            seconds = time.monotonic() - begin
-            print(
-                f"{library} {release(library)} {what} on {format}: {verdict}: {shown or found}; {said}; {seconds:.0f} s",
-                flush=True,
-            )
+            verdict = f"equal: {shown}" if same else f"NOT EQUAL: {found} and not {true}"
+            name_of = f"{library} {release(library)} {what} on {format}"
+            print(f"{name_of}: {verdict}; {said}; {time.monotonic() - begin:.0f} s", flush=True)
     if wrong:
         raise SystemExit(f"{wrong} programs count other images than the manifest")
 

@@ -14,10 +14,10 @@ from kb.files import read_json, sha256_file, write_json
 from tigerdata import card, leaks
 from tigerdata.export import croissant
 from tigerdata.export.choice import accepted, capped
-from tigerdata.export.formats import SPLITS, Row, Written, writer
+from tigerdata.export.formats import SPLITS, Row, writer
 from tigerdata.export.rows import collect
-from tigerdata.export.table import COLUMNS, count, write_table
-from tigerdata.manifest import manifest_of
+from tigerdata.export.sheet import sheet
+from tigerdata.export.table import count, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,9 +92,9 @@ def export(
     try:
         done = write(rows, partial_folder)
         write_table(rows, partial_folder, done.places)
-        sheet = _card(ws, counts, made, run, checks, said, done, settings)
-        card.write(partial_folder / "README.md", sheet)
-        croissant.write(partial_folder, sheet)
+        about = sheet(ws, counts, made, run, checks, said, done, settings)
+        card.write(partial_folder / "README.md", about)
+        croissant.write(partial_folder, about)
         result |= {"lost_fields": list(done.lost), "remarks": list(done.remarks)}
         write_json(partial_folder / "export.json", result)
         if folder.exists():
@@ -148,34 +148,3 @@ def _by_split(counts: Sequence[card.Counts]) -> dict[str, dict[str, int]]:
     for c in counts:
         by_split[c.split][c.label] = c.real + c.synthetic
     return dict(by_split)
-
-
-def _card(
-    ws: Any, counts: list[card.Counts], made: "pd.DataFrame | None", run: Any, checks: list[str],
-    statements: Mapping[str, str], done: Written, settings: Mapping[str, Any],
-) -> card.Card:  # fmt: skip
-    from tigerdata import splits
-
-    generator: dict[str, str] = {}
-    rejected: dict[str, int] = {}
-    if made is not None and len(made):
-        import pandas as pd
-
-        first = made.iloc[0]
-        generator = {"model": first["model_id"], "plan": first["plan_id"], "sampler": f"{first['sampler']}, "
-                     f"{first['steps']} steps, guidance {first['guidance']:g}, mode {first['mode']}",
-                     "donors": f"{made['donor_image_id'].nunique()} real training images"}  # fmt: skip
-        every = pd.read_parquet(manifest_of(run), columns=["accepted", "reason"])
-        reasons = every[~every["accepted"]]["reason"].str.split(" of image").str[0]
-        rejected = {str(k): int(v) for k, v in sorted(reasons.value_counts().items())}
-    side, ratio = settings["size"], settings["ratio"]
-    square = f"cropped to a square around its nodule and brought to {side} x {side} pixels" if side else "left whole"
-    cleaned = "cleaned of text, rulers and surround, then " if ws.settings["images"]["clean"] else ""
-    steps = [f"Every frame was {cleaned}{square}."]
-    steps += ["Images have three equal channels."] if settings["channels"] == 3 else []
-    steps += [f"At most {ratio:g} generated images a real training image of a class."] if ratio is not None else []
-    return card.Card(
-        f"TigerData {Path(ws.settings['domain']).stem}", counts, generator, rejected, checks, statements, COLUMNS,
-        remarks=[*splits.remarks(ws), *done.remarks], preprocessing=steps, lost=done.lost, draft=settings["draft"],
-        data_files=done.data_files, marked=done.marked,
-    )  # fmt: skip

@@ -248,6 +248,7 @@ def test_the_card_has_the_datasheet_headings_and_true_counts(made, tmp_path: Pat
     ):
         assert f"## {heading}" in text
     assert "| FTC | train | 6 | 10 | 3 | 62 % |" in text
+    assert "| seed | 1 |" in text and '"copy_quantile": 0.98' in text and "Written as imagefolder" in text
     assert "never enter a validation" in text and "CC BY 4.0" in text and card.UNSTATED in text
     assert json.loads((tmp_path / "set" / "export.json").read_text())["lost_fields"]
 
