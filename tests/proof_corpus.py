@@ -81,6 +81,14 @@ def make_workspace(path: Path, counts: dict[str, dict[str, int]]) -> Workspace:
     return ws
 
 
+def enter_model(ws: Workspace, model_id: str, *others: str) -> None:
+    """Enter a generator that was trained on today's training split and on `others`."""
+    seen = json.dumps([*ws.cases("train")["image_id"], *others])
+    with ws.connect() as con:
+        row = {"model_id": model_id, "kind": "fine", "path": "models/fine", "trained_on": seen}
+        store.insert(con, "models", pd.DataFrame([row]), replace=True)
+
+
 class FakePipe:
     """Draws a frame from each seed alone, with the call signature of TigerPipeline; `calls` counts images."""
 

@@ -96,6 +96,7 @@ USAGE = (
     "either --target CLASS or --unknown",
     "--phi lax",
     "no encoding 'x'",
+    "no export format 'coco9'",
 )
 
 
@@ -119,6 +120,9 @@ USAGE = (
         (["view", "--out", "g.html", "-w", "ws"], "holds no images"),
         (["view", "--out", "g.html", "--flag", "ugly", "-w", "ws"], "no check 'ugly'"),
         (["split", "--folds", "5", "-w", "ws"], "holds no images"),
+        (["export", "--out", "o", "--format", "coco9", "--draft", "-w", "ws"], "no export format 'coco9'"),
+        (["export", "--out", "o", "--licence", "MIT", "-w", "ws"], "has no consent statement; give --consent"),
+        (["export", "--out", "o", "--draft", "-w", "ws"], "no image with a split to export"),
     ],
 )
 def test_user_errors_are_one_sentence(words: list[str], sentence: str, tmp_path: Path) -> None:

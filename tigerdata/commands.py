@@ -11,6 +11,7 @@ import typer
 from kb.errors import UsageError
 from tigerdata.commands_kb import TOP_LEVEL, kb_app
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
+from tigerdata.export.formats import FORMATS
 from tigerdata.progress import reporter
 from tigerdata.sources import SOURCES
 
@@ -352,15 +353,37 @@ def prompts(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> N
 def export(
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     run: Annotated[Path | None, typer.Option(help="Augmented folder; without it only real images.")] = None,
-    format: Annotated[str, typer.Option(help="imagefolder or hf.")] = "imagefolder",
-    size: Annotated[int | None, typer.Option(help="Side in pixels; default: as they are.")] = None,
+    format: Annotated[str, typer.Option(help=f"One of: {', '.join(FORMATS)}.")] = "imagefolder",
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Side in pixels; default: that of the generated images, or as they are.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(min=0, help="At most so many generated images a real training image of the class.")
+    ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Three equal channels instead of gray.")] = False,
+    licence: Annotated[str, typer.Option(help="Licence of the data set, for the card. Asked for.")] = "",
+    consent: Annotated[str, typer.Option(help="Consent and ethics approval, for the card. Asked for.")] = "",
+    collection: Annotated[str, typer.Option(help="How, where and when images were collected, for the card.")] = "",
+    contact: Annotated[str, typer.Option(help="Whom to write to, for the card.")] = "",
+    draft: Annotated[
+        bool, typer.Option("--draft", help="For yourself: do without licence and consent; the card says so.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export real and accepted generated images with a data card; refused when something would leak.
 
-    Example: tigerdata export --out dataset --run augmented -w study
+    The statements for the card can also stand in the table [statements] of tiger.toml. Without --run only real images
+    are written. The result names the fields that the format cannot carry.
+
+    Example: tigerdata export --out dataset --run augmented --ratio 1 --licence CC-BY-4.0 --consent "none needed:
+    simulated patients" -w study
     """
     from tigerdata import export as exporters
 
-    show(exporters.export(open_workspace(workspace), out, run=run, format=format, size=size), as_json)
+    said = {"licence": licence, "consent": consent, "collection": collection, "contact": contact}
+    ws = open_workspace(workspace)
+    result = exporters.export(
+        ws, out, run=run, format=format, size=size, statements=said, ratio=ratio, rgb=rgb, draft=draft
+    )
+    show(result, as_json)

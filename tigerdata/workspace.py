@@ -65,6 +65,16 @@ DEFAULT_SETTINGS: dict[str, Any] = {
         "disagreement": 0.6,
         "patients": 10,
     },
+    # What only the owner of the data can say (tigerdata/card.py, STATEMENTS). Without the first two no export.
+    "statements": {
+        "licence": "",
+        "consent": "",
+        "collection": "",
+        "contact": "",
+        "creator": "",
+        "published": "",
+        "url": "",
+    },
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and
     # an empty label leaves the category's images without one.
     "ddti": {

@@ -12,6 +12,8 @@ from tigergen.stages import Stage
 
 TARGET = "FTC"
 CONTROL_ARMS = ("natural", "classical", "real")
+# What the data card asks its owner: true of this corpus.
+STATEMENTS = ("--licence", "Apache-2.0", "--consent", "none needed: the patients are simulated")
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
         Stage(
             "export",
             "Export an image folder, after the leak check",
-            data("export", "--run", run, "--out", out / "dataset", *here),
+            data("export", "--run", run, "--out", out / "dataset", *STATEMENTS, *here),
             ("augment",),
         ),
         Stage("evaluate", "Measure the generated images", gen("evaluate", "--run", run, *here), ("augment", "judge")),

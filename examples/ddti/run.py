@@ -78,7 +78,7 @@ def stages(out: Path, a: argparse.Namespace) -> list[Stage]:
         Stage(
             "export",
             "Export an image folder, after the leak check",
-            ("tigerdata", "export", "--run", run, "--out", str(out / "dataset"), *here),
+            ("tigerdata", "export", "--run", run, "--out", str(out / "dataset"), "--draft", *here),
             ("augment",),
         ),
         Stage(

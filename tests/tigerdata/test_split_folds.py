@@ -141,7 +141,7 @@ def test_a_split_without_patients_says_so_and_the_data_card_too(ws: Workspace, l
     said = splits.remarks(ws)
     assert said[0].startswith("2 of 12 images have no patient id") and "Class 'a' has few patients" in said[1]
     build_prompts(ws)
-    export(ws, ws.path / "out")
+    export(ws, ws.path / "out", draft=True)
     card = (ws.path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"**{said[0]}**" in card
     table = pd.read_csv(ws.path / "out" / "images.csv")

@@ -1,29 +1,29 @@
 """Collect real and generated images, check for leaks, and write them as one data set with card and table."""
 
-import csv
 import hashlib
-import hmac
-import io
 import json
 import os
-import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.errors import UserError
-from kb.files import atomic_write, read_json, sha256_file, write_json
-from tigerdata import card, leaks, splits
-from tigerdata.export.formats import Row, writer
-from tigerdata.manifest import manifest_of
+from kb.files import read_json, sha256_file, write_json
+from tigerdata import card, leaks
+from tigerdata.export import croissant
+from tigerdata.export.choice import accepted, capped
+from tigerdata.export.formats import SPLITS, Row, writer
+from tigerdata.export.rows import collect
+from tigerdata.export.sheet import sheet
+from tigerdata.export.table import count, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLITS = ("train", "val", "test")
+# Part of the digest: raise it when an equal request would no longer give equal files.
+VERSION = 2
 
 
 def export(
@@ -33,66 +33,92 @@ def export(
     format: str = "imagefolder",
     size: int | None = None,
     statements: Mapping[str, str] | None = None,
+    *,
+    ratio: float | None = None,
+    rgb: bool = False,
+    draft: bool = False,
 ) -> dict[str, Any]:
     """Write the splits train, val and test with real images, and the accepted images of `run` in train only.
 
-    `size`: side in pixels of every image (default: that of the run's images, so that size does not tell real from
-    generated; without a run the frames stay as they are). `statements`: licence, consent, collection, contact in the
-    owner's words, for the card. The folder appears at once when it is complete; an equal export again is not redone.
+    `format`: a name of `tigerdata.export.formats.FORMATS`, or one that another package adds. `size`: side in pixels of
+    every image (default: that of the run's images, so that size does not tell real from generated; without a run the
+    frames stay as they are). `ratio`: at most so many generated images a real training image of the class. `rgb`:
+    three equal channels instead of one. `statements`: the owner's words for the card (`card.STATEMENTS`), over those
+    of the table `statements` in tiger.toml; licence and consent are asked for unless it is a `draft`.
 
-    Returns counts by split and class, the checks passed, the fields that the format cannot carry.
+    The folder appears at once when it is complete; an equal export again is not redone. Beside the format's files it
+    holds images.csv, README.md (data card), croissant.json and export.json, which is what is returned: counts by split
+    and class, the checks passed, the fields that the format cannot carry, remarks.
     Raises:
         LeakError: contract 7 is broken; nothing is written.
-        UserError: unknown format, nothing to export, a run that is not finished, a folder with other content.
+        UsageError: unknown format.
+        UserError: nothing to export, a run that is not finished, a folder with other content, statements missing.
     """
     write, folder = writer(format), Path(out)
+    said = _statements(ws, statements, draft)
     real = ws.cases()
     real = real[real["split"].isin(SPLITS)]
     if len(real) == 0:
         raise UserError("there is no image with a split to export; run `tigerdata split` first.")
-    made = _accepted(Path(run)) if run is not None else None
-    side = size or (int(made["width"].iloc[0]) if made is not None and len(made) else None)
-    manifest = _manifest(real, made)
-    checks = leaks.check(ws, manifest)
-    digest = _digest(manifest, format, side, statements)
+    for case in real.itertuples():
+        if not (Path(case.image_path).is_file() and Path(case.mask_path).is_file()):
+            raise UserError(f"image {case.image_id} has lost its frame or mask in the workspace; ingest it again.")
+    every = accepted(Path(run)) if run is not None else None
+    side = size or (int(every["width"].iloc[0]) if every is not None and len(every) else None)
+    made = capped(every, real, ratio) if every is not None and ratio is not None else every
+    checks = leaks.check(ws, _manifest(real, made))
+    rows = collect(ws, real, made, run, side, rgb)
+    settings = {"format": format, "size": side, "channels": 3 if rgb else 1, "ratio": ratio, "draft": draft}
+    digest = _digest(rows, [*real["sha256"], *real["mask_path"].map(sha256_file)], made, settings, said)
     if (folder / "export.json").exists() and read_json(folder / "export.json").get("digest") == digest:
-        return read_json(folder / "export.json")
+        found: dict[str, Any] = read_json(folder / "export.json")
+        return found
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds something else; name a new folder or remove it.")
-    rows = _rows(ws, real, made, Path(run) if run is not None else None, side)
+    counts = count(real, made)
+    result = {
+        "folder": folder.name,
+        **settings,
+        "images": len(rows),
+        "synthetic": sum(c.synthetic for c in counts),
+        "over_ratio": (0 if every is None else len(every)) - (0 if made is None else len(made)),
+        "counts": _by_split(counts),
+        "checks": checks,
+        "digest": digest,
+    }
     partial_folder = folder.parent / f".partial-{folder.name}"
     shutil.rmtree(partial_folder, ignore_errors=True)
     partial_folder.mkdir(parents=True)
-    lost = write(rows, partial_folder)
-    _write_table(rows, partial_folder / "images.csv")
-    counts = _counts(real, made)
-    card.write(partial_folder / "README.md", _card(ws, counts, made, run, checks, statements))
-    by_split: dict[str, dict[str, int]] = defaultdict(dict)
-    for c in counts:
-        by_split[c.split][c.label] = c.real + c.synthetic
-    result = {
-        "folder": folder.name,
-        "format": format,
-        "size": side,
-        "images": len(rows),
-        "synthetic": sum(c.synthetic for c in counts),
-        "counts": dict(by_split),
-        "checks": checks,
-        "lost_fields": lost,
-        "digest": digest,
-    }
-    write_json(partial_folder / "export.json", result)
-    if folder.exists():
-        folder.rmdir()
-    os.replace(partial_folder, folder)
+    try:
+        done = write(rows, partial_folder)
+        write_table(rows, partial_folder, done.places)
+        about = sheet(ws, counts, made, run, checks, said, done, settings)
+        card.write(partial_folder / "README.md", about)
+        croissant.write(partial_folder, about)
+        result |= {"lost_fields": list(done.lost), "remarks": list(done.remarks)}
+        write_json(partial_folder / "export.json", result)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial_folder, folder)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
     return result
 
 
-def _accepted(run: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    table = pd.read_parquet(manifest_of(run))
-    return table[table["accepted"]].reset_index(drop=True)
+def _statements(ws: Any, given: Mapping[str, str] | None, draft: bool) -> dict[str, str]:
+    """The owner's words, given here or in tiger.toml; a UserError names what is missing."""
+    unknown = sorted(set(given or {}) - set(card.STATEMENTS))
+    if unknown:
+        raise UserError(f"the data card has no statement '{unknown[0]}'; it has {', '.join(card.STATEMENTS)}.")
+    said = {name: (given or {}).get(name) or ws.settings["statements"][name] for name in card.STATEMENTS}
+    missing = [name for name in card.REQUIRED if not said[name].strip()]
+    if missing and not draft:
+        options = " and ".join(f"--{name}" for name in missing)
+        raise UserError(
+            f"the data card has no {' and no '.join(missing)} statement; give {options} (or write the table "
+            "[statements] of tiger.toml), or --draft for a folder that is not passed on."
+        )
+    return {name: text for name, text in said.items() if text.strip()}
 
 
 def _manifest(real: "pd.DataFrame", made: "pd.DataFrame | None") -> "pd.DataFrame":
@@ -107,125 +133,18 @@ def _manifest(real: "pd.DataFrame", made: "pd.DataFrame | None") -> "pd.DataFram
     return pd.concat(parts, ignore_index=True).reindex(columns=list(leaks.COLUMNS))
 
 
-def _digest(manifest: "pd.DataFrame", format: str, side: int | None, statements: Mapping[str, str] | None) -> str:
-    content = manifest[["file", "split", "sha256"]].astype(str).to_csv(index=False)
-    text = json.dumps([format, side, dict(statements or {}), content], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(
+    rows: Sequence[Row], hashes: Sequence[str], made: "pd.DataFrame | None", settings: Mapping[str, Any],
+    statements: Mapping[str, str],
+) -> str:  # fmt: skip
+    """A hash of everything that the files depend on: facts, pixels, masks, settings, statements."""
+    pixels = [*hashes, *([] if made is None else [*made["sha256"], *made["mask_image_id"]])]
+    content = [VERSION, settings, statements, [row.facts for row in rows], pixels]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _key(ws: Any) -> bytes:
-    """The workspace's secret for patient groups: it never leaves the workspace, so that ids cannot be tried out."""
-    path = ws.path / "export.key"
-    if not path.exists():
-        with atomic_write(path) as temporary:
-            temporary.write_text(secrets.token_hex(32), encoding="ascii")
-        path.chmod(0o600)
-    return path.read_bytes()
-
-
-def _rows(ws: Any, real: "pd.DataFrame", made: "pd.DataFrame | None", run: Path | None, side: int | None) -> list[Row]:
-    key, rows = _key(ws), []
-    for case in real.to_dict("records"):
-        # An image without a patient is a group of its own, as in the split.
-        person = case["patient_id"] or f"image {case['image_id']}"
-        group = hmac.new(key, str(person).encode(), hashlib.sha256).hexdigest()[:16]
-        facts = {"label": case["label"], "split": case["split"], "synthetic": False, "group": group}
-        facts |= {"image_id": case["image_id"], "fg": case["fg"], "bg": case["bg"]}
-        facts["attributes"] = json.dumps(case["attributes"], ensure_ascii=False, sort_keys=True)
-        name = f"{case['split']}/{case['label']}/{case['image_id']}.png"
-        rows.append(Row(name, facts, partial(_real_png, case["image_path"], case["mask_path"], side)))
-    for case in [] if made is None or run is None else made.to_dict("records"):
-        facts = {"label": case["label"], "split": "train", "synthetic": True, "group": f"synthetic-{case['index']:06d}"}
-        facts |= {"image_id": f"synthetic-{case['index']:06d}", "fg": case["fg"], "bg": case["bg"]}
-        facts["attributes"] = json.dumps(json.loads(case["attributes"]), ensure_ascii=False, sort_keys=True)
-        name = f"train/{case['label']}/synthetic-{case['index']:06d}.png"
-        rows.append(Row(name, facts, partial(_made_png, run / case["file"], case["sha256"], case["width"], side)))
-    return sorted(rows, key=lambda r: r.file)
-
-
-def _real_png(image_path: str, mask_path: str, side: int | None) -> bytes:
-    """The clean frame, on the same square grid as a generated image when `side` is given; no metadata is kept."""
-    import numpy as np
-    from PIL import Image
-
-    from tigerdata.conditions import build
-
-    with Image.open(image_path) as opened, Image.open(mask_path) as opened_mask:
-        image, mask = np.asarray(opened.convert("L")), np.asarray(opened_mask.convert("L")) > 127
-    pixels = image if side is None else build(image, mask, side).image
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _made_png(path: Path, sha256: str, width: int, side: int | None) -> bytes:
-    """A generated file byte for byte, or resized with its provenance kept.
-
-    Raises:
-        UserError: the file is not the one in the manifest.
-    """
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    if not path.is_file() or sha256_file(path) != sha256:
-        raise UserError(f"{path.name} of the run is missing or was changed after its manifest; generate it again.")
-    if side in (None, width):
-        return path.read_bytes()
-    buffer, info = io.BytesIO(), PngInfo()
-    with Image.open(path) as image:
-        for name, value in getattr(image, "text", {}).items():
-            info.add_itxt(name, value)
-        image.resize((side, side), Image.Resampling.BICUBIC).save(buffer, format="PNG", pnginfo=info)
-    return buffer.getvalue()
-
-
-def _write_table(rows: list[Row], path: Path) -> None:
-    """The lowest common denominator: path, label, split, synthetic, group. Labels come from the vocabulary or a file,
-    so a cell that a spreadsheet would run as a formula is quoted."""
-    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(("path", "label", "split", "synthetic", "group"))
-        for r in rows:
-            cells = (r.file, r.facts["label"], r.facts["split"], int(r.facts["synthetic"]), r.facts["group"])
-            out.writerow([f"'{c}" if isinstance(c, str) and c[:1] in "=+-@\t\r" else c for c in cells])
-
-
-def _counts(real: "pd.DataFrame", made: "pd.DataFrame | None") -> list[card.Counts]:
-    out = []
-    extra = {} if made is None else made["label"].value_counts().to_dict()
-    labels = sorted({*real["label"], *extra})
-    for split in SPLITS:
-        for label in labels:
-            part = real[(real["split"] == split) & (real["label"] == label)]
-            synthetic = int(extra.get(label, 0)) if split == "train" else 0
-            if len(part) or synthetic:
-                people = part["patient_id"].nunique() + int((~part["patient_id"].astype(bool)).sum())
-                out.append(card.Counts(label, split, len(part), synthetic, people))
-    return out
-
-
-def _card(
-    ws: Any, counts: list[card.Counts], made: "pd.DataFrame | None", run: Any, checks: list[str],
-    statements: Mapping[str, str] | None,
-) -> card.Card:  # fmt: skip
-    generator: dict[str, str] = {}
-    rejected: dict[str, int] = {}
-    if made is not None and len(made):
-        import pandas as pd
-
-        first = made.iloc[0]
-        generator = {"model": first["model_id"], "plan": first["plan_id"], "sampler": f"{first['sampler']}, "
-                     f"{first['steps']} steps, guidance {first['guidance']:g}, mode {first['mode']}"}  # fmt: skip
-        every = pd.read_parquet(manifest_of(run), columns=["accepted", "reason"])
-        reasons = every[~every["accepted"]]["reason"].str.split(" of image").str[0]
-        rejected = {str(k): int(v) for k, v in sorted(reasons.value_counts().items())}
-    fields = {
-        "label": "class; its folder's name",
-        "group": "keyed hash of the patient, for grouped cross-validation",
-        "synthetic": "generated by a model",
-        "fg, bg": "prompts of nodule and background",
-    }
-    return card.Card(
-        f"TigerData {ws.settings['domain']}", counts, generator, rejected, checks, dict(statements or {}), fields,
-        remarks=splits.remarks(ws),
-    )  # fmt: skip
+def _by_split(counts: Sequence[card.Counts]) -> dict[str, dict[str, int]]:
+    by_split: dict[str, dict[str, int]] = defaultdict(dict)
+    for c in counts:
+        by_split[c.split][c.label] = c.real + c.synthetic
+    return dict(by_split)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,43 +10,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kb import store
 from kb.errors import UserError
-from tests.proof_corpus import FakePipe, make_workspace
+from tests.proof_corpus import enter_model
 from tigerdata import card, leaks
-from tigerdata.export import export
-from tigerdata.export import export as export_function
+from tigerdata.export import export as refusing
 from tigerdata.export.export import _manifest
-from tigergen.augment.plan import make_plan
-from tigergen.augment.run import augment
 
-COUNTS = {
-    "train": {"benign": 20, "FTC": 6},
-    "val": {"benign": 6, "FTC": 4},
-    "test": {"benign": 6, "FTC": 4},
-    "pool": {"FTC": 4},
-}
-
-
-def enter_model(ws, model_id: str, *others: str) -> None:
-    """Enter a generator that was trained on today's training split and on `others`."""
-    seen = json.dumps([*ws.cases("train")["image_id"], *others])
-    with ws.connect() as con:
-        row = {"model_id": model_id, "kind": "fine", "path": "models/fine", "trained_on": seen}
-        store.insert(con, "models", pd.DataFrame([row]), replace=True)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("export")
-    ws = make_workspace(folder / "ws", COUNTS)
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
-    plan = make_plan(ws, "FTC", 10, seed=1, rare_below=10)
-    augment(ws, plan, folder / "model", folder / "run", pipe=FakePipe())
-    table = pd.read_parquet(folder / "run" / "manifest.parquet").query("accepted").reset_index(drop=True)
-    enter_model(ws, table["model_id"][0])
-    return ws, folder / "run", table
+export = partial(refusing, draft=True)
 
 
 @pytest.fixture
@@ -123,7 +94,7 @@ def test_a_changed_file_of_the_run_is_noticed(made, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / table["file"][0]).write_bytes(b"x")
     with pytest.raises(UserError, match="changed after its manifest"):
-        export_function(ws, tmp_path / "set", tmp_path / "run")
+        export(ws, tmp_path / "set", tmp_path / "run")
     assert not (tmp_path / "set").exists()
 
 
@@ -277,6 +248,7 @@ def test_the_card_has_the_datasheet_headings_and_true_counts(made, tmp_path: Pat
     ):
         assert f"## {heading}" in text
     assert "| FTC | train | 6 | 10 | 3 | 62 % |" in text
+    assert "| seed | 1 |" in text and '"copy_quantile": 0.98' in text and "Written as imagefolder" in text
     assert "never enter a validation" in text and "CC BY 4.0" in text and card.UNSTATED in text
     assert json.loads((tmp_path / "set" / "export.json").read_text())["lost_fields"]
 
