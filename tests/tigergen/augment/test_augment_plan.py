@@ -12,7 +12,8 @@ from kb.errors import UserError
 from kb.files import write_json
 from tests.proof_corpus import make_workspace
 from tigergen.augment import plan as plans
-from tigergen.augment.draws import RareDrawer, coverage, observed_profile, spread, ways
+from tigergen.augment.coverage import coverage, ways
+from tigergen.augment.draws import RareDrawer, observed_profile, spread
 from tigergen.augment.slots import Slots, blocks, claim
 
 COUNTS = {
@@ -73,7 +74,7 @@ def test_same_seed_same_plan_and_the_id_follows_what_is_generated(ws, plan) -> N
     again = plans.make_plan(ws, "FTC", 30, seed=1, rare_below=20)
     assert again == plan and plans.plan_id(again) == plans.plan_id(plan)
     assert plans.plan_id(plans.make_plan(ws, "FTC", 30, seed=2, rare_below=20)) != plans.plan_id(plan)
-    again["warnings"] = ["a remark"]
+    again |= {"warnings": ["a remark"], "estimate": {"hours": 3}}
     assert plans.plan_id(again) == plans.plan_id(plan)
 
 
@@ -94,6 +95,10 @@ def test_target_only_warns(ws) -> None:
         (lambda r: r.update(label="benign"), "row 2 .* does not say its class"),
         (lambda r: r.update(label="../out"), "row 2 .* folder"),
         (lambda r: r.pop("attributes"), "row 2 .* no 'attributes'"),
+        (lambda r: r.update(donors="feedfacefeedface"), "row 2 .* no donor"),
+        (lambda r: r.update(donors=[["x"]]), "row 2 .* not in the training split"),
+        (lambda r: r.update(attributes=["solid"]), "row 2 .* not an object of lists"),
+        (lambda r: r.update(fg=r["fg"] + ", papillary nodule"), "row 2 .* two classes: 'follicular nodule' and 'pap"),
     ],
 )
 def test_a_faulty_row_is_refused_by_its_number(ws, plan, tmp_path: Path, change, message: str) -> None:
@@ -113,13 +118,21 @@ def test_a_donor_of_the_test_split_and_an_impossible_row_are_refused(ws, plan) -
     from tigerdata.prompts import compose
 
     said = {"composition": ["solid"], "echogenicity": ["anechoic"]}
-    prompt = compose(ws.kb, "FTC", said)
-    edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": said}
-    with pytest.raises(UserError, match="row 1 .* impossible"):
-        plans.check_plan(edited, ws)
+    for said, reason in (
+        (said, "fluid and cannot be solid"),
+        ({"composition": ["solid", "cystic"]}, "one composition"),
+    ):
+        prompt = compose(ws.kb, "FTC", said)
+        edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": said}
+        with pytest.raises(UserError, match=f"row 1 .* impossible: .*{reason}"):
+            plans.check_plan(edited, ws)
 
 
-@pytest.mark.parametrize("bad", ["not json", '{"format": "other"}', "[]"])
+@pytest.mark.parametrize(
+    "bad",
+    ["not json", '{"format": "other"}', "[]", '{"format": "tiger-plan/1", "seed": 0, "sampling": [], "rows": [], '
+     '"target": "FTC"}'],
+)  # fmt: skip
 def test_an_unreadable_plan_is_a_user_error(ws, tmp_path: Path, bad: str) -> None:
     (tmp_path / "plan.json").write_text(bad)
     with pytest.raises(UserError, match="plan"):
