@@ -43,14 +43,20 @@ def test_every_class_gets_n_and_says_where_it_comes_from(ws, plan) -> None:
         assert row["source"].startswith(kinds)
     assert counts == {"FTC": 30, "PTC": 30, "benign": 30} and plans.total(plan) == 90
     sources = {row["source"].split(" [")[0] for row in plan["rows"] if row["label"] == "FTC"}
-    assert sources == {"literature profile", "observed co-occurrence"}
+    assert sources == {"literature profile"}, "thirty rows do not fill all that is missing; nothing else is drawn"
+
+
+def test_drawn_by_the_profile_a_rare_class_mixes_literature_and_co_occurrence(ws) -> None:
+    drawn = plans.make_plan(ws, "FTC", 30, classes=[], seed=1, rare_below=20, draw="profile")
+    assert {row["source"].split(" [")[0] for row in drawn["rows"]} == {"literature profile", "observed co-occurrence"}
+    assert drawn["refused"]["FTC"], "independent draws of twelve attributes meet contradictions"
+    assert not any("fills" in row for row in drawn["rows"])
 
 
 def test_rows_are_possible_and_cover_more(ws, plan) -> None:
     assert all(ws.kb.impossible(row["attributes"]) is None for row in plan["rows"])
     two_way = plan["coverage"]["FTC"]["two_way"]
     assert two_way["after"] > 3 * two_way["before"] and two_way["after"] <= two_way["possible"]
-    assert plan["refused"]["FTC"], "independent draws of twelve attributes meet contradictions"
 
 
 def test_donors_are_common_training_images_of_the_same_plane(ws, plan) -> None:
@@ -118,12 +124,12 @@ def test_a_donor_of_the_test_split_and_an_impossible_row_are_refused(ws, plan) -
     from tigerdata.prompts import compose
 
     said = {"composition": ["solid"], "echogenicity": ["anechoic"]}
-    for said, reason in (
+    for attributes, reason in (
         (said, "fluid and cannot be solid"),
         ({"composition": ["solid", "cystic"]}, "one composition"),
     ):
-        prompt = compose(ws.kb, "FTC", said)
-        edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": said}
+        prompt = compose(ws.kb, "FTC", attributes)
+        edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": attributes}
         with pytest.raises(UserError, match=f"row 1 .* impossible: .*{reason}"):
             plans.check_plan(edited, ws)
 
