@@ -67,7 +67,8 @@ def possible_ways(base: KnowledgeBase, names: Iterable[str], order: int) -> set[
 def impossible_pairs(base: KnowledgeBase) -> list[dict[str, Any]]:
     """All pairs of values that no nodule can have, grouped by the reason that the knowledge base gives.
 
-    Returns rows with reason and pairs (phrases joined by " + "), in the order of the vocabulary.
+    Returns rows with reason and pairs (phrases joined by " + "), in the order of the vocabulary; two values of an
+    attribute that has one at a time come last.
     """
     values = [(a, str(v)) for a, model in base.attributes.items() for v in model.values]
     groups: dict[str, list[str]] = {}
@@ -76,7 +77,9 @@ def impossible_pairs(base: KnowledgeBase) -> list[dict[str, Any]]:
         if reason is not None:
             clause = reason.partition(": ")[2].removesuffix(".")
             groups.setdefault(clause, []).append(" + ".join(base.phrase(a, v) for a, v in pair))
-    return [{"reason": reason, "pairs": pairs} for reason, pairs in groups.items()]
+    # What needs knowledge comes before what goes without saying.
+    order = sorted(groups, key=lambda reason: reason.startswith("a nodule has one "))
+    return [{"reason": reason, "pairs": groups[reason]} for reason in order]
 
 
 def coverage(

@@ -165,6 +165,11 @@ def test_the_outline_of_a_plan(plan) -> None:
     assert {"impossible", "donors", "pairs of FTC"} <= set(said) and "time" not in said
 
 
+def test_cost_in_words() -> None:
+    assert [outline.duration(s) for s in (12, 200, 40000)] == ["12 s", "3 min", "11.1 h"]
+    assert [outline.size(n) for n in (900, 4200, 5e6, 3.1e9)] == ["900 B", "4.2 kB", "5.0 MB", "3.1 GB"]
+
+
 def call(ws, *words: str):
     return CliRunner().invoke(gen_app, ["plan", *words, "-w", str(ws.path)], catch_exceptions=False)
 
