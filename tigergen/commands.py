@@ -10,6 +10,7 @@ import typer
 
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+from tigergen.commands_plan import plan
 
 gen_app = typer.Typer(
     help="Train the Tiger Model, generate images of the rare class, and prove what they are worth.", **APP
@@ -184,24 +185,7 @@ def train_fine(
 TargetOption = Annotated[str, typer.Option(help="The rare class.")]
 
 
-@gen_app.command("plan")
-def plan(
-    target: TargetOption,
-    n: Annotated[int, typer.Option(min=1, help="Images a class.")],
-    out: Annotated[Path, typer.Option(help="The plan file to write.")] = Path("plan.json"),
-    classes: Annotated[list[str] | None, typer.Option("--class", help="Only these classes; repeat it.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write which images will be generated, from which prompts and donors; read it, edit it, then augment.
-
-    Example: tigergen plan --target FTC --n 4 --out plan.json -w study
-    """
-    from tigergen.augment import plan as plans
-
-    made = plans.make_plan(open_workspace(workspace), target, n, classes, seed, out=out)
-    show({"plan": str(out), "images": plans.total(made), "combinations": len(made["rows"])}, as_json)
+gen_app.command("plan")(plan)
 
 
 @gen_app.command("augment")

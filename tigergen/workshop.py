@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +235,32 @@ def read_shard(text: str) -> tuple[int, int]:
     if not 0 <= part < parts:
         raise UserError(f"--shard '{text}' is not of the form i/N with i from 0 to N - 1, such as 0/2.")
     return part, parts
+
+
+def plan(
+    ws: "Workspace",
+    target: str,
+    n: int | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    estimate: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Plan generated images (`augment.plan.make_plan`, whose settings these are) and measure what they will cost.
+
+    `estimate`: make a few images with the workspace's fine model for time and disk. With `out` the plan is written.
+    """
+    from tigergen.augment import plan as plans
+    from tigergen.augment.estimate import estimate as measure
+
+    made = plans.make_plan(ws, target, n, classes, seed, **settings)
+    if estimate:
+        made["estimate"] = measure(ws, made, model_folder(ws, FINE))
+    if out is not None:
+        plans.write_plan(out, made)
+    return made
 
 
 def augment(

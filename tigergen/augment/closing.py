@@ -12,7 +12,7 @@ import numpy as np
 from kb.files import read_json, sha256_file, write_json
 from tigergen.augment import files
 from tigergen.augment.copies import duplicates, fingerprints
-from tigergen.augment.plan import plan_id
+from tigergen.augment.planfile import plan_id
 from tigergen.augment.run import WORK, Maker, Records, commit_file
 
 

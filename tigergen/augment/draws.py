@@ -4,18 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from kb.errors import UserError
+from tigergen.augment.coverage import contradiction
 
 Attributes = dict[str, list[str]]
 REAL = "real prompt of the class"
 OBSERVED = "observed co-occurrence"
 MARGINAL = "observed frequencies of the class"
 LITERATURE = "literature profile"
+NAME = "name of the class alone"
 
 # A drawn combination keeps each observed value with this probability, else takes one from the profile.
 KEEP_OBSERVED = 0.75
@@ -24,11 +25,15 @@ ATTEMPTS = 200
 
 @dataclass(frozen=True)
 class Draw:
-    """One combination, where it comes from, and the real images whose prompt it is (empty when new)."""
+    """One combination, where it comes from, the real images whose prompt it is (empty when new), and what it fills.
+
+    `fills`: how many pairs of values it is the first to show, where it was made for that.
+    """
 
     attributes: Attributes
     source: str
     images: tuple[str, ...] = ()
+    fills: int = 0
 
 
 def key(attributes: Attributes) -> str:
@@ -89,7 +94,7 @@ class RareDrawer:
         """
         for _ in range(ATTEMPTS):
             drawn = self._once(rng)
-            reason = self.base.impossible(drawn.attributes)
+            reason = contradiction(self.base, drawn.attributes)
             if reason is None:
                 return drawn
             self.refused[reason] += 1
@@ -112,14 +117,22 @@ class RareDrawer:
                 values = list(self.profile[attribute])
                 p = np.array([self.profile[attribute][v] for v in values])
                 out[attribute] = [values[int(rng.choice(len(values), p=p / p.sum()))], *self._sides(attribute, rng)]
-        order = {a: n for n, a in enumerate(self.base.attributes)}
-        return Draw({a: out[a] for a in sorted(out, key=order.__getitem__)}, source)
+        return Draw(in_order(self.base, out), source)
 
     def _sides(self, attribute: str, rng: np.random.Generator) -> list[str]:
-        """Left or right lobe, equally often, where the literature profile gives the pole only."""
-        group = self.base.attributes[attribute].groups.get("side", ())
-        literature = self.profile_source.startswith(LITERATURE)
-        return [("left", "right")[int(rng.integers(2))]] if literature and {"left", "right"} <= set(group) else []
+        options = sides(self.base, attribute, self.profile_source)
+        return [options[int(rng.integers(2))]] if options else []
+
+
+def sides(base: Any, attribute: str, source: str) -> tuple[str, ...]:
+    """Left and right lobe, equally frequent, where the literature profile gives the pole only; else nothing."""
+    group = base.attributes[attribute].groups.get("side", ())
+    return ("left", "right") if source.startswith(LITERATURE) and {"left", "right"} <= set(group) else ()
+
+
+def in_order(base: Any, attributes: Attributes) -> Attributes:
+    """Attributes in the order of the vocabulary."""
+    return {a: attributes[a] for a in base.attributes if a in attributes}
 
 
 def spread(count: int, parts: int) -> list[int]:
@@ -129,30 +142,3 @@ def spread(count: int, parts: int) -> list[int]:
     [3, 2, 2]
     """
     return [count // parts + (n < count % parts) for n in range(parts)]
-
-
-def ways(cases: Sequence[Attributes], order: int) -> set[tuple[tuple[str, str], ...]]:
-    """All combinations of `order` different attributes' values that occur in some case."""
-    out: set[tuple[tuple[str, str], ...]] = set()
-    for case in cases:
-        pairs = sorted((a, v) for a, values in case.items() for v in values)
-        out |= {c for c in combinations(pairs, order) if len({a for a, _ in c}) == order}
-    return out
-
-
-def coverage(base: Any, before: Sequence[Attributes], planned: Sequence[Attributes]) -> dict[str, Any]:
-    """One- and two-way coverage of a class before and after the plan, out of what the knowledge base calls possible."""
-    names = sorted({a for case in (*before, *planned) for a in case})
-    pairs = [(a, str(v)) for a in names for v in base.attributes[a].values]
-    out: dict[str, Any] = {}
-    for name, order in (("one_way", 1), ("two_way", 2)):
-        every = {
-            c
-            for c in combinations(pairs, order)
-            if len({a for a, _ in c}) == order and base.impossible({a: [v] for a, v in c}) is None
-        }
-        old, new = ways(before, order) & every, ways(planned, order) & every
-        out[name] = {"possible": len(every), "before": len(old), "after": len(old | new)}
-        if order == 2:
-            out["filled"] = [" + ".join(base.phrase(a, v) for a, v in c) for c in sorted(new - old)[:20]]
-    return out

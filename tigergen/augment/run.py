@@ -21,7 +21,7 @@ from kb.files import read_json, write_json
 from tigerdata.progress import Progress
 from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
-from tigergen.augment.plan import check_plan, plan_id, read_plan
+from tigergen.augment.planfile import check_plan, plan_id, read_plan, write_plan
 from tigergen.augment.slots import Slot, Slots, blocks, claim, donor_quality
 from tigergen.model.folder import model_id
 
@@ -54,11 +54,11 @@ class Maker:
         while pending:
             slots = [self.slots.at(*pair) for pair in pending[: self.batch]]
             pending = pending[self.batch :]
-            pixels = self._sample(slots)
+            pixels = self.sample(slots)
             masks = np.stack([self.donors[s.donor][0] for s in slots])
             verdicts = self.gates.check(pixels, [s.donor for s in slots], masks, [s.attributes for s in slots])
             for slot, image, verdict in zip(slots, pixels, verdicts, strict=True):
-                records.append(self._record(slot, image, verdict.reason, verdict.scores))
+                records.append(self.record(slot, image, verdict.reason, verdict.scores))
                 self.seen[verdict.reason or "accepted"] += 1
                 if verdict.reason is None:
                     images[slot.index] = image
@@ -75,7 +75,8 @@ class Maker:
 
         return roles(self.base, slot.label, slot.fg)
 
-    def _sample(self, slots: list[Slot]) -> NDArray[np.uint8]:
+    def sample(self, slots: list[Slot]) -> NDArray[np.uint8]:
+        """The images uint8 [B, s, s] of these attempts, as the model makes them."""
         settings = {k: v for k, v in self.sampling.items() if k != "quality"}
         return self.pipe(
             [s.fg for s in slots],
@@ -87,7 +88,8 @@ class Maker:
             **settings,
         )
 
-    def _record(self, slot: Slot, image: NDArray[np.uint8], reason: str | None, scores: Any) -> dict[str, Any]:
+    def record(self, slot: Slot, image: NDArray[np.uint8], reason: str | None, scores: Any) -> dict[str, Any]:
+        """The manifest's row of one attempt."""
         sampling = {name: self.sampling[name] for name in ("steps", "guidance", "sampler", "mode")}
         return {
             "index": slot.index,
@@ -206,7 +208,7 @@ def _open_folder(
         folder.mkdir(parents=True, exist_ok=True)
         with claim(folder / WORK / "open.lock", wait=True):
             if not (folder / "run.json").exists():
-                write_json(folder / "plan.json", plan)
+                write_plan(folder / "plan.json", plan)
                 write_json(folder / "run.json", {**wanted, "block": max(BLOCK, batch)})
     run = read_json(folder / "run.json")
     for name, value in wanted.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from kb import KnowledgeBase
 from tigergen.augment.draws import Attributes
-from tigergen.augment.plan import plan_id
+from tigergen.augment.planfile import plan_id
 from tigergen.data import Cases
 
 SEPARATOR = ", "

@@ -103,6 +103,7 @@ def gather(
     import pandas as pd
     from markupsafe import Markup
 
+    from tigergen.augment.coverage import impossible_pairs
     from tigergen.data import load_cases
 
     table = pd.read_parquet(manifest_of(folder))
@@ -115,6 +116,7 @@ def gather(
     for a in rows:
         a |= {"accent": a["arm"] == "generated", "note": f"{a['n_train_target']} {target} of {a['n_train']} images"}
     first = kept.iloc[0]
+    coverage = shown_coverage(ws.kb, train, kept, plan)
     return {
         "target": target,
         "domain": ws.settings["domain"],
@@ -131,7 +133,9 @@ def gather(
         "measured": measured,
         "gates": gate_counts(table),
         "thresholds": read_json(folder / "gates.json"),
-        "coverage": plan.get("coverage", {}),
+        "coverage": coverage,
+        "coverage_svg": Markup(svg.coverage([{"label": label, **c["two_way"]} for label, c in coverage.items()])),
+        "impossible": impossible_pairs(ws.kb),
         "plan": plan,
         "first": first.to_dict(),
         "command": _command(folder, first),
@@ -140,6 +144,25 @@ def gather(
         "versions": _versions(),
         "meter": lambda value, most=1.0: Markup(svg.meter(value, most)),
     }
+
+
+def shown_coverage(base: Any, train: Any, kept: Any, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """One- and two-way coverage a class: real training images before, accepted ones after (`augment.coverage`).
+
+    What was accepted is counted and not what was planned; `planned` is the plan's own figure where it has one.
+    """
+    from tigergen.augment.coverage import coverage, factor
+
+    out = {}
+    for label in sorted({*train.labels, *kept["label"]}):
+        real = [a for a, own in zip(train.attributes, train.labels, strict=True) if own == label]
+        made = kept[kept["label"] == label]["attributes"].value_counts().sort_index()
+        found = coverage(base, real, [json.loads(text) for text in made.index], [int(n) for n in made])
+        planned = plan.get("coverage", {}).get(label, {}).get("two_way", {})
+        found["two_way"] |= {"factor": factor(found["two_way"]), "allowed": planned.get("allowed")}
+        found["two_way"]["planned"] = planned.get("after")
+        out[label] = found
+    return out
 
 
 def _command(folder: Path, row: Any) -> str:

@@ -64,6 +64,26 @@ def balance(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
     return "".join(out) + "</svg>"
 
 
+def coverage(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
+    """One bar a class out of all possible pairs: shown by real images, by generated ones alone, by none.
+
+    rows: label, before, after, possible.
+    """
+    left, right, step, top = 110, 190, 34, 6
+    height, length = top + step * len(rows) + 6, width - left - right
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="pairs of values shown before and after">']
+    for n, r in enumerate(rows):
+        y = top + step * n
+        a, b = (r[name] / max(r["possible"], 1) * length for name in ("before", "after"))
+        out.append(_text(0, y + 19, r["label"], "name"))
+        out.append(f'<rect x="{left}" y="{y + 6}" width="{length}" height="16" class="rail"/>')
+        out.append(f'<rect x="{left}" y="{y + 6}" width="{b:.1f}" height="16" class="made"/>')
+        out.append(f'<rect x="{left}" y="{y + 6}" width="{a:.1f}" height="16" class="real"/>')
+        share = f"{r['before']:,} → {r['after']:,} of {r['possible']:,}"
+        out.append(_text(left + length + 10, y + 19, share, "muted"))
+    return "".join(out) + "</svg>"
+
+
 def meter(value: float, most: float = 1.0, width: int = 120) -> str:
     """A thin bar of a share, for a table's cell."""
     share = min(1.0, max(0.0, value / most))

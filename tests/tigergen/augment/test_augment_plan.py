@@ -12,7 +12,8 @@ from kb.errors import UserError
 from kb.files import write_json
 from tests.proof_corpus import make_workspace
 from tigergen.augment import plan as plans
-from tigergen.augment.draws import RareDrawer, coverage, observed_profile, spread, ways
+from tigergen.augment.coverage import coverage, ways
+from tigergen.augment.draws import RareDrawer, observed_profile, spread
 from tigergen.augment.slots import Slots, blocks, claim
 
 COUNTS = {
@@ -42,14 +43,20 @@ def test_every_class_gets_n_and_says_where_it_comes_from(ws, plan) -> None:
         assert row["source"].startswith(kinds)
     assert counts == {"FTC": 30, "PTC": 30, "benign": 30} and plans.total(plan) == 90
     sources = {row["source"].split(" [")[0] for row in plan["rows"] if row["label"] == "FTC"}
-    assert sources == {"literature profile", "observed co-occurrence"}
+    assert sources == {"literature profile"}, "thirty rows do not fill all that is missing; nothing else is drawn"
+
+
+def test_drawn_by_the_profile_a_rare_class_mixes_literature_and_co_occurrence(ws) -> None:
+    drawn = plans.make_plan(ws, "FTC", 30, classes=[], seed=1, rare_below=20, draw="profile")
+    assert {row["source"].split(" [")[0] for row in drawn["rows"]} == {"literature profile", "observed co-occurrence"}
+    assert drawn["refused"]["FTC"], "independent draws of twelve attributes meet contradictions"
+    assert not any("fills" in row for row in drawn["rows"])
 
 
 def test_rows_are_possible_and_cover_more(ws, plan) -> None:
     assert all(ws.kb.impossible(row["attributes"]) is None for row in plan["rows"])
     two_way = plan["coverage"]["FTC"]["two_way"]
     assert two_way["after"] > 3 * two_way["before"] and two_way["after"] <= two_way["possible"]
-    assert plan["refused"]["FTC"], "independent draws of twelve attributes meet contradictions"
 
 
 def test_donors_are_common_training_images_of_the_same_plane(ws, plan) -> None:
@@ -73,7 +80,7 @@ def test_same_seed_same_plan_and_the_id_follows_what_is_generated(ws, plan) -> N
     again = plans.make_plan(ws, "FTC", 30, seed=1, rare_below=20)
     assert again == plan and plans.plan_id(again) == plans.plan_id(plan)
     assert plans.plan_id(plans.make_plan(ws, "FTC", 30, seed=2, rare_below=20)) != plans.plan_id(plan)
-    again["warnings"] = ["a remark"]
+    again |= {"warnings": ["a remark"], "estimate": {"hours": 3}}
     assert plans.plan_id(again) == plans.plan_id(plan)
 
 
@@ -94,6 +101,10 @@ def test_target_only_warns(ws) -> None:
         (lambda r: r.update(label="benign"), "row 2 .* does not say its class"),
         (lambda r: r.update(label="../out"), "row 2 .* folder"),
         (lambda r: r.pop("attributes"), "row 2 .* no 'attributes'"),
+        (lambda r: r.update(donors="feedfacefeedface"), "row 2 .* no donor"),
+        (lambda r: r.update(donors=[["x"]]), "row 2 .* not in the training split"),
+        (lambda r: r.update(attributes=["solid"]), "row 2 .* not an object of lists"),
+        (lambda r: r.update(fg=r["fg"] + ", papillary nodule"), "row 2 .* two classes: 'follicular nodule' and 'pap"),
     ],
 )
 def test_a_faulty_row_is_refused_by_its_number(ws, plan, tmp_path: Path, change, message: str) -> None:
@@ -113,13 +124,21 @@ def test_a_donor_of_the_test_split_and_an_impossible_row_are_refused(ws, plan) -
     from tigerdata.prompts import compose
 
     said = {"composition": ["solid"], "echogenicity": ["anechoic"]}
-    prompt = compose(ws.kb, "FTC", said)
-    edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": said}
-    with pytest.raises(UserError, match="row 1 .* impossible"):
-        plans.check_plan(edited, ws)
+    for attributes, reason in (
+        (said, "fluid and cannot be solid"),
+        ({"composition": ["solid", "cystic"]}, "one composition"),
+    ):
+        prompt = compose(ws.kb, "FTC", attributes)
+        edited["rows"][0] |= {"label": "FTC", "fg": prompt.fg, "bg": prompt.bg, "attributes": attributes}
+        with pytest.raises(UserError, match=f"row 1 .* impossible: .*{reason}"):
+            plans.check_plan(edited, ws)
 
 
-@pytest.mark.parametrize("bad", ["not json", '{"format": "other"}', "[]"])
+@pytest.mark.parametrize(
+    "bad",
+    ["not json", '{"format": "other"}', "[]", '{"format": "tiger-plan/1", "seed": 0, "sampling": [], "rows": [], '
+     '"target": "FTC"}'],
+)  # fmt: skip
 def test_an_unreadable_plan_is_a_user_error(ws, tmp_path: Path, bad: str) -> None:
     (tmp_path / "plan.json").write_text(bad)
     with pytest.raises(UserError, match="plan"):

@@ -11,6 +11,7 @@ import pytest
 
 from kb import store
 from kb.errors import UserError
+from kb.files import read_json
 from tests.proof_corpus import FakePipe, frame, make_workspace
 from tigerdata.conditions import build
 from tigergen import workshop
@@ -186,6 +187,33 @@ def test_the_report_is_one_offline_file(made, measured: dict, tmp_path: Path) ->
     ):
         assert heading in page
     assert page.count("14 → 30") == 1
+
+
+def test_coverage_counts_accepted_images_and_not_the_plan(made, measured: dict, tmp_path: Path) -> None:
+    from tigergen.data import load_cases
+    from tigergen.evaluation.report import shown_coverage
+
+    ws, run = made
+    train, plan = load_cases(ws, "train", 64), read_json(run / "plan.json")
+    kept = pd.read_parquet(run / "manifest.parquet").query("accepted")
+    found, planned = shown_coverage(ws.kb, train, kept, plan)["FTC"]["two_way"], plan["coverage"]["FTC"]["two_way"]
+    assert (found["before"], found["after"]) == (planned["before"], planned["after"]) and found["factor"] >= 3
+    few = kept[kept["label"] != "FTC"]
+    none = shown_coverage(ws.kb, train, few, plan)["FTC"]["two_way"]
+    assert none["after"] == none["before"] == found["before"] and none["planned"] == planned["after"]
+    write_report(ws, tmp_path / "report.html", run)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    pairs = f"{found['before']:,} → {found['after']:,}"
+    assert page.count(pairs) == 3, "as a tile, in the chart and in the table"
+    assert "a nodule has one composition" in page and "pairs that no real FTC image" in page
+
+
+def test_bars_of_coverage_are_shares_of_what_is_possible() -> None:
+    bars = svg.coverage([{"label": "<b>", "before": 25, "after": 75, "possible": 100}])
+    widths = {kind: float(w) for w, kind in re.findall(r'width="([\d.]+)" height="16" class="(\w+)"', bars)}
+    assert widths["real"] == pytest.approx(widths["rail"] / 4, abs=0.1)
+    assert widths["made"] == pytest.approx(3 * widths["rail"] / 4, abs=0.1) and "<b>" not in bars
+    assert "0.0" in svg.coverage([{"label": "x", "before": 0, "after": 0, "possible": 0}])
 
 
 def test_without_arms_the_report_says_so(made, measured: dict, tmp_path: Path) -> None:
