@@ -126,6 +126,7 @@ class SamplingSettings(Section):
     sampler: Literal["dpm++", "ddim", "unipc"]
     steps: Count
     guidance: Annotated[float, Field(ge=1.0)]
+    keep_control: bool = False
 
 
 class Preset(Section):
