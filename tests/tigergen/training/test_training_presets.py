@@ -133,3 +133,5 @@ def test_optional_sections_are_checked_like_the_others(text: str, words: list[st
     with pytest.raises(UserError) as error:
         presets.load("base256", [text])
     assert all(word in str(error.value) for word in words), str(error.value)
+    with pytest.raises(UserError, match="no section 'sampling'"):
+        presets.load("sd15", ["sampling.steps=20"])
