@@ -23,8 +23,9 @@ class Sampling:
     BG-Encoder), `fg`, `bg`, `sum` (both encoders plainly added, what MultiControlNet does), `text` (no encoder).
     strength: share of the steps that a real image is taken through, 0 (keep) to 1 (noise); None starts from noise.
     weighting: of tokens (equation 8), `log`, `paper` or `off`. keep_control: the unguided half keeps the control, so
-    that beta strengthens words only; False is equation 13, where beta strengthens mask and edges too (measured: they are
-    followed a little better, words worse: docs/paper.md). resolution_weighting: ControlNet's w_i = 64 / h_i on the control.
+    that beta strengthens words only; False is equation 13, where beta strengthens mask and edges too (measured: they
+    are followed a little better, words worse: docs/paper.md). resolution_weighting: ControlNet's w_i = 64 / h_i on
+    the control.
     reuse_control, reuse_deep: compute the control, and all of the U-Net below its finest level (DeepCache, Ma et al.
     2024), at every n-th step only and use the last ones in between; 1 computes them at each step.
 
