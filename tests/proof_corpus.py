@@ -89,6 +89,14 @@ def enter_model(ws: Workspace, model_id: str, *others: str) -> None:
         store.insert(con, "models", pd.DataFrame([row]), replace=True)
 
 
+def model_stub(folder: Path) -> Path:
+    """Make `folder/model`, which passes for a model's folder where a `FakePipe` draws in its place."""
+    model = folder / "model"
+    model.mkdir()
+    (model / "model_index.json").write_text("{}")
+    return model
+
+
 class FakePipe:
     """Draws a frame from each seed alone, with the call signature of TigerPipeline; `calls` counts images."""
 

@@ -19,6 +19,7 @@ import kb
 from kb.errors import UserError
 from kb.files import atomic_write
 from kb.locate import is_path
+from tigerdata.card import STATEMENTS
 
 if TYPE_CHECKING:
     import duckdb
@@ -65,16 +66,8 @@ DEFAULT_SETTINGS: dict[str, Any] = {
         "disagreement": 0.6,
         "patients": 10,
     },
-    # What only the owner of the data can say (tigerdata/card.py, STATEMENTS). Without the first two no export.
-    "statements": {
-        "licence": "",
-        "consent": "",
-        "collection": "",
-        "contact": "",
-        "creator": "",
-        "published": "",
-        "url": "",
-    },
+    # What only the owner of the data can say. Without licence and consent no export.
+    "statements": dict.fromkeys(STATEMENTS, ""),
     # DDTI has no pathology. Its usual split is TI-RADS 2-3 against 4a-5; the label of each category is a setting, and
     # an empty label leaves the category's images without one.
     "ddti": {

@@ -95,7 +95,12 @@ def load_cases(ws: "Workspace", split: str | None, size: int, name: str = "defau
             f"There are no cases in {where}{ws.path}: a case needs an image, a nodule mask and a prompt; run "
             "`tigerdata segment`, `tigerdata prompts` and `tigerdata split` first."
         )
-    images, masks, sobel = _conditions(ws.path / "runs" / "cache", rows, size)
+    return cases_of(rows, _conditions(ws.path / "runs" / "cache", rows, size))
+
+
+def cases_of(rows: Any, conditions: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]) -> Cases:
+    """Rows of `Workspace.cases` with their images, masks and Sobel maps, as `build_conditions` gives them."""
+    images, masks, sobel = conditions
     texts = {key: [str(value) for value in rows[key]] for key in ("fg", "bg", "label", "image_id", "patient_id")}
     return Cases(
         images=images,

@@ -70,9 +70,9 @@ def export(
     rows = collect(ws, real, made, run, side, rgb)
     settings = {"format": format, "size": side, "channels": 3 if rgb else 1, "ratio": ratio, "draft": draft}
     digest = _digest(rows, [*real["sha256"], *real["mask_path"].map(sha256_file)], made, settings, said)
-    if (folder / "export.json").exists() and read_json(folder / "export.json").get("digest") == digest:
-        found: dict[str, Any] = read_json(folder / "export.json")
-        return found
+    earlier: dict[str, Any] = read_json(folder / "export.json") if (folder / "export.json").exists() else {}
+    if earlier.get("digest") == digest:
+        return earlier
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds something else; name a new folder or remove it.")
     counts = count(real, made)

@@ -52,8 +52,7 @@ def _loop(start: tuple[int, int], steps: dict[tuple[int, int], list[tuple[int, i
         here, heading = there, turn
         if here == start:
             break
-    points = np.array(walk[:-1], dtype=np.float64)
-    return points
+    return np.array(walk[:-1], dtype=np.float64)
 
 
 def run_lengths_of(mask: NDArray[np.bool_]) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +73,9 @@ def _rejected(run: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def _steps(ws: Any, settings: Mapping[str, Any]) -> list[str]:
+    # Here, because every start of the command reads the names of the formats and needs none of this.
+    from importlib.metadata import PackageNotFoundError, version
+
     side, ratio = settings["size"], settings["ratio"]
     square = f"cropped to a square around its nodule and brought to {side} x {side} pixels" if side else "left whole"
     cleaned = "cleaned of text, rulers and surround, then " if ws.settings["images"]["clean"] else ""

@@ -71,20 +71,15 @@ def _unknown(count: int, rule: str) -> dict[str, Any]:
 
 def _maker(ws: Any, plan: Mapping[str, Any], pipe: Any, model: str, batch: int, picked: Any) -> Maker:
     """A maker that knows the donors of the picked images alone: a whole training split need not be read for that."""
-    from tigergen.data import Cases, build_conditions
+    from tigergen.data import build_conditions, cases_of
 
     blank = Slots(plan, {})
     ids = sorted({blank.at(int(k)).donor for k in picked})
     rows = ws.cases("train")
     rows = rows[rows["image_id"].isin(ids)]
     size = int(pipe.config["image_size"])
-    images, masks, sobel = build_conditions(list(rows["image_path"]), list(rows["mask_path"]), size)
-    texts = {name: [str(value) for value in rows[name]] for name in ("fg", "bg", "label", "image_id", "patient_id")}
-    cases = Cases(
-        images, masks, sobel, texts["fg"], texts["bg"], texts["label"], list(rows["attributes"]), texts["image_id"],
-        texts["patient_id"],
-    )  # fmt: skip
-    donors = {i: (masks[n], sobel[n]) for n, i in enumerate(cases.image_ids)}
+    cases = cases_of(rows, build_conditions(list(rows["image_path"]), list(rows["mask_path"]), size))
+    donors = {i: (cases.masks[n], cases.sobel[n]) for n, i in enumerate(cases.image_ids)}
     slots = Slots(plan, donor_quality(ws.kb, cases))
     gates: Any = None  # what is measured is the model; no image is judged
     return Maker(pipe, slots, gates, ws.kb, donors, dict(plan["sampling"]), model, batch, 1)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.proof_corpus import FakePipe, enter_model, make_workspace
+from tests.proof_corpus import FakePipe, enter_model, make_workspace, model_stub
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
 
@@ -20,10 +20,8 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     """The workspace, the run's folder and the accepted rows of its manifest."""
     folder = tmp_path_factory.mktemp("export")
     ws = make_workspace(folder / "ws", COUNTS)
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
     plan = make_plan(ws, "FTC", 10, seed=1, rare_below=10)
-    augment(ws, plan, folder / "model", folder / "run", pipe=FakePipe())
+    augment(ws, plan, model_stub(folder), folder / "run", pipe=FakePipe())
     table = pd.read_parquet(folder / "run" / "manifest.parquet").query("accepted").reset_index(drop=True)
     enter_model(ws, table["model_id"][0])
     return ws, folder / "run", table

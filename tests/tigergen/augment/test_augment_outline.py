@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from kb.errors import UsageError, UserError
 from kb.files import read_json
-from tests.proof_corpus import SIZE, FakePipe, make_workspace
+from tests.proof_corpus import SIZE, FakePipe, make_workspace, model_stub
 from tigergen.augment import outline, planfile
 from tigergen.augment import plan as plans
 from tigergen.augment.donors import DonorPool
@@ -84,9 +84,7 @@ def test_tiger_n_says_the_class_and_nothing_else(ws, tmp_path: Path) -> None:
     ftc = [row for row in named["rows"] if row["label"] == "FTC"]
     assert len(ftc) == 9 and len({d for row in ftc for d in row["donors"]}) == 70
     assert named["coverage"]["FTC"]["two_way"]["after"] == named["coverage"]["FTC"]["two_way"]["before"]
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_index.json").write_text("{}")
-    done = augment(ws, named, tmp_path / "model", tmp_path / "run", pipe=FakePipe())
+    done = augment(ws, named, model_stub(tmp_path), tmp_path / "run", pipe=FakePipe())
     assert done["complete"] and done["per_class"] == {"FTC": 24, "PTC": 24, "benign": 24}
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from kb.errors import UserError
-from tests.proof_corpus import FakePipe, make_workspace
+from tests.proof_corpus import FakePipe, make_workspace, model_stub
 from tigergen.augment import run as runs
 from tigergen.augment.closing import files_id
 from tigergen.augment.gates import GateSettings
@@ -29,9 +29,7 @@ MANY = GateSettings(copy_quantile=0.5)  # a low threshold, so that many images a
 def setting(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("run")
     ws = make_workspace(folder / "ws", COUNTS)
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
-    return ws, make_plan(ws, "FTC", 24, seed=1, rare_below=20), folder / "model"
+    return ws, make_plan(ws, "FTC", 24, seed=1, rare_below=20), model_stub(folder)
 
 
 def state(folder: Path) -> dict[str, str]:

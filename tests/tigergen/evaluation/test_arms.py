@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kb.errors import UserError
-from tests.proof_corpus import SIZE, FakePipe, frame, make_workspace
+from tests.proof_corpus import SIZE, FakePipe, frame, make_workspace, model_stub
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
 from tigergen.data import load_cases
@@ -73,9 +73,7 @@ COUNTS = {
 def made(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("arms")
     ws = make_workspace(folder / "ws", COUNTS)
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
-    augment(ws, make_plan(ws, "FTC", 8, rare_below=10), folder / "model", folder / "run", pipe=FakePipe())
+    augment(ws, make_plan(ws, "FTC", 8, rare_below=10), model_stub(folder), folder / "run", pipe=FakePipe())
     return ws, folder / "run"
 
 

@@ -12,7 +12,7 @@ import pytest
 from kb import store
 from kb.errors import UserError
 from kb.files import read_json
-from tests.proof_corpus import FakePipe, frame, make_workspace
+from tests.proof_corpus import FakePipe, frame, make_workspace, model_stub
 from tigerdata.conditions import build
 from tigergen import workshop
 from tigergen.augment.one import remake
@@ -53,9 +53,7 @@ class FakeSegmenter:
 def made(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("report")
     ws = make_workspace(folder / "ws", COUNTS)
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
-    augment(ws, make_plan(ws, "FTC", 16, rare_below=20), folder / "model", folder / "run", pipe=FakePipe())
+    augment(ws, make_plan(ws, "FTC", 16, rare_below=20), model_stub(folder), folder / "run", pipe=FakePipe())
     return ws, folder / "run"
 
 

@@ -6,6 +6,7 @@ point of the group `tigerdata.export` that names such a function; ours cannot be
 """
 
 import importlib
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +152,15 @@ def shards(rows: Sequence[Row]) -> Iterator[list[Row]]:
 def png_size(content: bytes) -> tuple[int, int]:
     """Width and height in pixels from a PNG's header (IHDR, the first chunk: PNG specification, 11.2.2)."""
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def mask_png(row: Row) -> bytes:
+    """The nodule mask as a gray PNG of 0 and 255."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(row.mask()).convert("L").save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def put(path: Path, content: bytes) -> None:

@@ -4,13 +4,12 @@ An image is the struct {bytes, path} and the features stand in the schema's meta
 (documentation of `datasets`, "Image feature"), so that a reader needs no settings.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tigerdata.export.formats import Row, Written, class_names, shards, splits_of
+from tigerdata.export.formats import Row, Written, class_names, mask_png, shards, splits_of
 from tigerdata.export.formats.hf import SPLIT_NAMES
 
 # Rows a group: what a viewer reads for one page.
@@ -38,15 +37,6 @@ def write(rows: Sequence[Row], folder: Path) -> Written:
                     out.write_table(_table(shard[start : start + GROUP_ROWS], names, schema))
             places |= {row.file: (path, str(n)) for n, row in enumerate(shard)}
     return Written(places=places, data_files=found)
-
-
-def mask_png(row: Row) -> bytes:
-    """The nodule mask as a gray PNG of 0 and 255."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(row.mask()).convert("L").save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def _schema(names: Sequence[str]) -> Any:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kb.files import write_json
-from tigerdata.export.formats import FIELDS, Row, Written, shards, splits_of, write_classes
-from tigerdata.export.formats.hf_parquet import mask_png
+from tigerdata.export.formats import FIELDS, Row, Written, mask_png, shards, splits_of, write_classes
 
 
 def write(rows: Sequence[Row], folder: Path) -> Written:
