@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,22 +125,27 @@ def conflicts(con: duckdb.DuckDBPyConnection) -> list[list[str]]:
     return [[who, "", "", f"one frame under several patients (correlation {c:.3f})", files] for who, c, files in rows]
 
 
-def _confirmed(pairs: Pairs, read: Callable[[int], Grey]) -> Pairs:
-    """The pairs whose frames, by number from `read`, share their fine detail too."""
-    kept = []
-    for first, second, turned in zip(pairs[0].tolist(), pairs[1].tolist(), pairs[3].tolist(), strict=True):
-        one, other = read(first), read(second)
-        kept.append(detail_correlation(one, np.ascontiguousarray(other[:, ::-1]) if turned else other) >= SAME_DETAIL)
+def _confirmed(pairs: Pairs, read: Callable[[int], Grey], workers: int) -> Pairs:
+    """The pairs whose frames, by number from `read`, share their fine detail too, looked at in `workers` threads."""
+
+    def alike(first: int, second: int, turned: bool) -> bool:
+        other = read(second)
+        laid = np.ascontiguousarray(other[:, ::-1]) if turned else other
+        return detail_correlation(read(first), laid, enough=SAME_DETAIL) >= SAME_DETAIL
+
+    # Threads, not processes: decoding and registration release the interpreter's lock, and nothing has to be started.
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        kept = list(pool.map(alike, pairs[0].tolist(), pairs[1].tolist(), pairs[3].tolist()))
     return [column[np.array(kept, dtype=bool)] for column in pairs]
 
 
-def update(con: duckdb.DuckDBPyConnection, frame: Callable[[str], Grey]) -> dict[str, int]:
+def update(con: duckdb.DuckDBPyConnection, frame: Callable[[str], Grey], workers: int = 1) -> dict[str, int]:
     """Write the table `duplicates` anew from `fingerprints`, in the caller's transaction, and count.
 
-    `frame` reads the clean frame of an image id; it is asked for the few that hash and thumbnail take for copies.
-    One row an image that has a duplicate: its group (the connected component, named after its first image), the
-    nearest other image, and how alike they are. Returns the number of images and of groups by kind, and of groups that
-    span patients: those are for a person to look at.
+    `frame` reads the clean frame of an image id; it is asked, from `workers` threads, for the few that hash and
+    thumbnail take for copies. One row an image that has a duplicate: its group (the connected component, named after
+    its first image), the nearest other image, and how alike they are. Returns the number of images and of groups by
+    kind, and of groups that span patients: those are for a person to look at.
     """
     import pandas as pd
     from scipy.sparse import coo_array
@@ -166,7 +172,7 @@ def update(con: duckdb.DuckDBPyConnection, frame: Callable[[str], Grey]) -> dict
         mirrored[start : start + BLOCK] = unit(part[:, :, ::-1].reshape(len(part), -1))
     names = np.unique(files.astype(str), return_inverse=True)[1]
     pairs = near_pairs(hashes[first].astype(np.uint64), prints, mirrored, names[first])
-    a, b, correlation, turned = _confirmed(pairs, lambda number: frame(str(ids[first[number]])))
+    a, b, correlation, turned = _confirmed(pairs, lambda number: frame(str(ids[first[number]])), workers)
     graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(codes), len(codes)))
     component = connected_components(graph, directed=False)[1][same]
     nearest: dict[int, tuple[float, int, bool]] = {}

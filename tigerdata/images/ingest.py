@@ -86,7 +86,7 @@ def ingest_images(
         with ws.connect() as con, store.transaction(con):
             stored = store_images(con, folder)
             intake.counts.update({n: stored[n] for n in ("conflicting_patient_sex", "report_of_another_patient")})
-            intake.counts.update(duplicates.update(con, lambda image_id: read_clean(ws, image_id)))
+            intake.counts.update(duplicates.update(con, lambda image_id: read_clean(ws, image_id), workers))
             shared = duplicates.conflicts(con)
             refused = len(given.records) - intake.taken
             counts = {

@@ -67,6 +67,7 @@ def test_copies_share_their_detail(kind: str) -> None:
         copy = COPIES[kind](frame)
         turned = np.ascontiguousarray(copy[:, ::-1]) if "mirrored" in kind else copy
         assert detail_correlation(frame, turned) > 0.8
+        assert detail_correlation(frame, turned, enough=0.5) >= 0.5
 
 
 def cyst(seed: int) -> np.ndarray:
