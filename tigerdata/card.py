@@ -1,4 +1,8 @@
-"""The data card: a README under the headings of Datasheets for Datasets (Gebru et al. 2021)."""
+"""The data card: a README under the headings of Datasheets for Datasets (Gebru et al. 2021).
+
+Under each heading stands what CLAIM 2024, TRIPOD+AI, MI-CLAIM-GEN, Croissant's RAI vocabulary and the rules on generated
+content ask for. What nobody has said or measured is said to be so, because a reader cannot tell silence from "none".
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +16,21 @@ STATEMENTS = {
     "licence": "licence of the data set",
     "consent": "consent and ethics approval",
     "collection": "how, where and when the images were collected",
+    "population": "countries, sites, devices, years, ages and sexes of the patients",
+    "annotation": "who labelled the images, with what qualification, and how well they agree",
+    "limits": "known limits and biases",
+    "readers": "what human readers said of the generated images, by which criteria",
+    "impact": "social impact",
+    "funding": "who paid for it",
+    "changelog": "what changed since the last version",
     "contact": "whom to write to",
     "creator": "who made the data set",
     "published": "date of publication, as 2026-01-31",
     "url": "where the data set is published",
 }
 REQUIRED = ("licence", "consent")
+SOFTWARE = ("tigerdata", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "pillow", "duckdb")
+NOT_MEASURED = "not measured"
 USES = "Training of image classifiers, with evaluation on real images of other patients."
 MOTIVATION = (
     "To train classifiers where a class has too few cases. Not for diagnosis, and not a device's sole evidence."
@@ -53,7 +66,10 @@ class Card:
     """What a card says. `statements` are the owner's own words (`STATEMENTS`); `remarks` are sentences that a user
     must know (`splits.remarks` and the format's); `preprocessing` says how the files were made from the frames;
     `lost` names the fields that the format cannot carry; `data_files` is split to file pattern for Hugging Face;
-    `marked`: generated images say themselves that they are."""
+    `marked`: generated images say themselves that they are. Tables of (what, value): `people` (whose images),
+    `privacy` (how personal data was removed), `labelling` (vocabulary, prompts, masks), `software`; `copies` are rows of
+    the copy check (layer, threshold, images dropped), `quality` rows of measurements (what, on what, N, value, 95 %
+    interval or floor)."""
 
     title: str
     counts: Sequence[Counts]
@@ -69,6 +85,12 @@ class Card:
     draft: bool = False
     data_files: Mapping[str, str] = field(default_factory=dict)
     marked: bool = True
+    people: Mapping[str, str] = field(default_factory=dict)
+    privacy: Mapping[str, str] = field(default_factory=dict)
+    labelling: Mapping[str, str] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+    copies: Sequence[Sequence[str]] = ()
+    quality: Sequence[Sequence[str]] = ()
 
     @property
     def synthetic(self) -> int:
@@ -82,6 +104,10 @@ class Card:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A Markdown table; nothing where there are no rows."""
+    if not rows:
+        return []
+
     def line(cells: Sequence[object]) -> str:
         return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
@@ -111,40 +137,94 @@ def render(card: Card) -> str:
         out += [f"**A draft: not to be passed on.**{unsaid}", ""]
     if synthetic:
         out += ["**Generated images must never enter a validation or a test set.** They are for training only.", ""]
-    out += ["## Motivation", ""]
-    out += [MOTIVATION, ""]
-    out += ["## Composition", ""]
-    rows = [(c.label, c.split, c.real, c.synthetic, c.patients if c.real else "–", _share(c)) for c in card.counts]
-    out += _table(("class", "split", "real", "generated", "patients (real)", "generated share"), rows)
-    if card.features:
-        out += _table(("field", "meaning"), list(card.features.items()))
-    if card.lost:
-        out += [f"The format's own files do not hold: {', '.join(card.lost)}. `images.csv` has all but the mask.", ""]
-    out += ["## Collection process", "", _said(card, "collection"), ""]
-    out += ["Consent and ethics: " + _said(card, "consent"), "", PERSONAL, ""]
-    out += ["## Preprocessing, cleaning, labelling", ""]
-    out += [*card.preprocessing, LABELS]
-    out += [f"**{remark}**" for remark in card.remarks] + [""]
-    if card.generator:
-        out += ["How the generated images were made:", "", *_table(("setting", "value"), list(card.generator.items()))]
-        rejects = [(reason, n) for reason, n in card.rejected.items()] or [("none", 0)]
-        out += ["Rejected by the gates and made again:", "", *_table(("reason", "images"), rejects)]
-        out += [BORROWED, ""]
-    if card.checks:
-        out += ["Checked at export:", "", *(f"- {c}" for c in card.checks), ""]
-    out += ["## Uses", ""]
-    out += [USES, ""]
-    out += ["## Distribution", "", "Licence: " + _said(card, "licence"), ""]
-    if synthetic:
-        out += [MARKED if card.marked else UNMARKED, ""]
-    out += ["## Maintenance", "", "Contact: " + _said(card, "contact"), ""]
-    for name in ("creator", "published", "url"):
-        out += [f"{name.capitalize()}: {card.statements[name]}", ""] if card.statements.get(name) else []
+    for heading, body in _sections(card).items():
+        out += [f"## {heading}", "", *body]
     return "\n".join(out)
+
+
+def _sections(card: Card) -> dict[str, list[str]]:
+    """The seven headings of a datasheet, each with its lines."""
+    made = bool(card.synthetic)
+    rows = [
+        (c.label, c.split, c.real, c.synthetic, c.patients if c.real else "–", _share(c), _ratio(c))
+        for c in card.counts
+    ]
+    head = ("class", "split", "real", "generated", "patients (real)", "generated share", "generated a real image")
+    return {
+        "Motivation": [MOTIVATION, "", "Funding: " + _said(card, "funding"), ""],
+        "Composition": [
+            *_table(head, rows),
+            *_table(("of the real images", ""), list(card.people.items())),
+            "Population: " + _said(card, "population"), "",
+            *_table(("field", "meaning"), list(card.features.items())),
+            *([f"The format's own files do not hold: {', '.join(card.lost)}. `images.csv` has all but the mask.", ""]
+              if card.lost else []),
+        ],
+        "Collection process": [
+            _said(card, "collection"), "",
+            "Consent and ethics: " + _said(card, "consent"), "", PERSONAL, "",
+            *_table(("personal data", ""), list(card.privacy.items())),
+        ],
+        "Preprocessing, cleaning, labelling": [
+            *card.preprocessing, LABELS, *(f"**{remark}**" for remark in card.remarks), "",
+            "Annotation: " + _said(card, "annotation"), "",
+            *_table(("labels and prompts", ""), list(card.labelling.items())),
+            *(_generated(card) if made and card.generator else []),
+            *(["Checked at export:", "", *(f"- {c}" for c in card.checks), ""] if card.checks else []),
+            *_table(("software", "version"), list(card.software.items())),
+        ],
+        "Uses": [
+            USES, "", "Known limits and biases: " + _said(card, "limits"), "",
+            "Social impact: " + _said(card, "impact"), "",
+        ],
+        "Distribution": [
+            "Licence: " + _said(card, "licence"), "",
+            *([MARKED if card.marked else UNMARKED, ""] if made else []),
+            "Published: " + _said(card, "published"), "", "Where: " + _said(card, "url"), "",
+        ],
+        "Maintenance": [
+            "Contact: " + _said(card, "contact"), "", "Creator: " + _said(card, "creator"), "",
+            "Changes: " + _said(card, "changelog"), "",
+        ],
+    }  # fmt: skip
+
+
+def _generated(card: Card) -> list[str]:
+    """How the generated images were made, checked and measured."""
+    rejects = [(reason, n) for reason, n in card.rejected.items()] or [("none", 0)]
+    return [
+        "How the generated images were made:", "", *_table(("setting", "value"), list(card.generator.items())),
+        "Rejected by the gates and made again:", "", *_table(("reason", "images"), rejects),
+        BORROWED, "",
+        *(["Copy check, by layer:", "", *_table(("layer", "threshold", "images dropped"), card.copies)]
+          if card.copies else []),
+        "Quality:", "",
+        *(_table(("what", "measured by", "N", "value", "95 % interval, or real against real"), card.quality)
+          or [f"{NOT_MEASURED}; `tigergen evaluate --run` does it.", ""]),
+        "Human readers: " + _said(card, "readers"), "",
+    ]  # fmt: skip
+
+
+def software() -> dict[str, str]:
+    """Name and version of the libraries that images depend on, of those that are installed."""
+    # Here, because every start of the command would read the metadata of packages.
+    from importlib.metadata import PackageNotFoundError, version
+
+    out = {}
+    for name in SOFTWARE:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
 
 
 def _share(c: Counts) -> str:
     return f"{100 * c.synthetic / max(1, c.real + c.synthetic):.0f} %"
+
+
+def _ratio(c: Counts) -> str:
+    return f"{c.synthetic / c.real:.2f}" if c.real else "–"
 
 
 def _quoted(text: str) -> str:

@@ -140,6 +140,9 @@ def _responsible(card: Card) -> dict[str, Any]:
         "rai:dataUseCases": [USES],
         "rai:dataLimitations": [*([BORROWED] if card.synthetic else []), *card.remarks],
         "rai:personalSensitiveInformation": [PERSONAL, *filter(None, [statements.get("consent")])],
+        "rai:annotatorDemographics": statements.get("annotation"),
+        "rai:dataBiases": list(filter(None, [statements.get("population"), statements.get("limits")])),
+        "rai:dataSocialImpact": statements.get("impact"),
         "rai:dataReleaseMaintenancePlan": statements.get("contact"),
     }
     if card.synthetic:

@@ -16,14 +16,14 @@ from tigerdata.export import croissant
 from tigerdata.export.choice import accepted, capped
 from tigerdata.export.formats import SPLITS, Row, writer
 from tigerdata.export.rows import collect
-from tigerdata.export.sheet import sheet
-from tigerdata.export.table import count, write_table
+from tigerdata.export.sheet import recorded, sheet
+from tigerdata.export.table import count, write_lineage, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Part of the digest: raise it when an equal request would no longer give equal files.
-VERSION = 2
+VERSION = 3
 
 
 def export(
@@ -47,7 +47,7 @@ def export(
     of the table `statements` in tiger.toml; licence and consent are asked for unless it is a `draft`.
 
     The folder appears at once when it is complete; an equal export again is not redone. Beside the format's files it
-    holds images.csv, README.md (data card), croissant.json and export.json, which is what is returned: counts by split
+    holds images.csv, lineage.parquet, README.md (data card), croissant.json and export.json, which is what is returned: counts by split
     and class, the checks passed, the fields that the format cannot carry, remarks.
     Raises:
         LeakError: contract 7 is broken; nothing is written.
@@ -66,10 +66,11 @@ def export(
     every = accepted(Path(run)) if run is not None else None
     side = size or (int(every["width"].iloc[0]) if every is not None and len(every) else None)
     made = capped(every, real, ratio) if every is not None and ratio is not None else every
-    checks = leaks.check(ws, _manifest(real, made))
+    checks = leaks.check(ws, _manifest(real, made, run))
     rows = collect(ws, real, made, run, side, rgb)
     settings = {"format": format, "size": side, "channels": 3 if rgb else 1, "ratio": ratio, "draft": draft}
-    digest = _digest(rows, [*real["sha256"], *real["mask_path"].map(sha256_file)], made, settings, said)
+    known = recorded(ws, real, made, run)
+    digest = _digest(rows, [*real["sha256"], *real["mask_path"].map(sha256_file)], made, settings, [said, known])
     earlier: dict[str, Any] = read_json(folder / "export.json") if (folder / "export.json").exists() else {}
     if earlier.get("digest") == digest:
         return earlier
@@ -92,7 +93,8 @@ def export(
     try:
         done = write(rows, partial_folder)
         write_table(rows, partial_folder, done.places)
-        about = sheet(ws, counts, made, run, checks, said, done, settings)
+        write_lineage(rows, made, partial_folder, done.places)
+        about = sheet(ws, counts, known, checks, said, done, settings)
         card.write(partial_folder / "README.md", about)
         croissant.write(partial_folder, about)
         result |= {"lost_fields": list(done.lost), "remarks": list(done.remarks)}
@@ -121,25 +123,36 @@ def _statements(ws: Any, given: Mapping[str, str] | None, draft: bool) -> dict[s
     return {name: text for name, text in said.items() if text.strip()}
 
 
-def _manifest(real: "pd.DataFrame", made: "pd.DataFrame | None") -> "pd.DataFrame":
+def _manifest(
+    real: "pd.DataFrame", made: "pd.DataFrame | None", run: str | os.PathLike[str] | None = None
+) -> "pd.DataFrame":
     """What the leak query looks at: one row a file, with the workspace's own ids."""
     import pandas as pd
 
     columns = {"file": real["image_id"], "split": real["split"], "synthetic": False, "image_id": real["image_id"]}
     parts = [pd.DataFrame({**columns, "patient_id": real["patient_id"], "sha256": real["sha256"]})]
     if made is not None:
-        shared = ["file", "sha256", "donor_image_id", "mask_image_id", "model_id"]
-        parts.append(made[shared].assign(split="train", synthetic=True, image_id=made["file"]))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(leaks.COLUMNS))
+        part = made.reindex(columns=[*leaks.COLUMNS, *leaks.OPTIONAL])
+        sources = _prompt_sources(run)
+        # The manifest counts the rows of the plan from 1.
+        named = [sources[n - 1] if 0 < n <= len(sources) else None for n in made["plan_row"]]
+        parts.append(part.assign(split="train", synthetic=True, image_id=made["file"], prompt_source=named))
+    return pd.concat(parts, ignore_index=True).reindex(columns=[*leaks.COLUMNS, *leaks.OPTIONAL])
+
+
+def _prompt_sources(run: str | os.PathLike[str] | None) -> list[str | None]:
+    """Where the prompt of each row of a run's plan comes from, as the plan says."""
+    path = Path(run or "") / "plan.json"
+    return [row.get("source") for row in read_json(path)["rows"]] if path.is_file() else []
 
 
 def _digest(
     rows: Sequence[Row], hashes: Sequence[str], made: "pd.DataFrame | None", settings: Mapping[str, Any],
-    statements: Mapping[str, str],
+    card_of: Sequence[Mapping[str, Any]],
 ) -> str:  # fmt: skip
-    """A hash of everything that the files depend on: facts, pixels, masks, settings, statements."""
+    """A hash of everything that the files depend on: facts, pixels, masks, settings, what the card says."""
     pixels = [*hashes, *([] if made is None else [*made["sha256"], *made["mask_image_id"]])]
-    content = [VERSION, settings, statements, [row.facts for row in rows], pixels]
+    content = [VERSION, settings, card_of, [row.facts for row in rows], pixels]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

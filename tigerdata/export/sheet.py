@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kb.files import read_json
 from tigerdata import card
+from tigerdata.export import facts
 from tigerdata.export.formats import Written
 from tigerdata.export.table import COLUMNS
 from tigerdata.manifest import manifest_of
@@ -16,52 +18,75 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def recorded(
+    ws: Any, real: "pd.DataFrame", made: "pd.DataFrame | None", run: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    """The parts of a card (`card.Card`) that come from what workspace and run have recorded."""
+    out: dict[str, Any] = {
+        "people": facts.people(ws, real),
+        "privacy": facts.privacy(ws),
+        "labelling": facts.labelling(ws, real, made),
+    }
+    if run is not None and made is not None and len(made):
+        rejected = _rejected(run)
+        out |= {"generator": _generator(made, Path(run)), "rejected": rejected}
+        out |= {"copies": facts.copies(Path(run), rejected), "quality": facts.quality(Path(run))}
+    return out
+
+
 def sheet(
     ws: Any,
     counts: Sequence[card.Counts],
-    made: "pd.DataFrame | None",
-    run: str | os.PathLike[str] | None,
+    known: Mapping[str, Any],
     checks: Sequence[str],
     statements: Mapping[str, str],
     done: Written,
     settings: Mapping[str, Any],
 ) -> card.Card:
-    """The card of an export; `made` are the generated images in it, `settings` those of `export.json`."""
+    """The card of an export; `known` is what is `recorded`, `settings` those of `export.json`."""
     from tigerdata import splits
 
-    generator: dict[str, str] = {}
-    rejected: dict[str, int] = {}
-    if run is not None and made is not None and len(made):
-        generator, rejected = _generator(made, Path(run)), _rejected(run)
     return card.Card(
         f"TigerData {Path(ws.settings['domain']).stem}",
         counts,
-        generator,
-        rejected,
-        checks,
-        statements,
-        COLUMNS,
+        checks=checks,
+        statements=statements,
+        features=COLUMNS,
         remarks=[*splits.remarks(ws), *done.remarks],
         preprocessing=_steps(ws, settings),
         lost=done.lost,
         draft=settings["draft"],
         data_files=done.data_files,
         marked=done.marked,
+        software=card.software(),
+        **known,
     )
 
 
 def _generator(made: "pd.DataFrame", run: Path) -> dict[str, str]:
-    """Model, plan and sampler from the manifest; seed and gates from the files beside it, where a run has them."""
-    first = made.iloc[0]
-    out = {"model": first["model_id"], "plan": first["plan_id"]}
+    """Model, plan and sampler from the manifest; seeds and gates from the files beside it, where a run has them."""
+    first, plan = made.iloc[0], read_json(run / "plan.json") if (run / "plan.json").is_file() else {}
+    out = {"model": f"{first['model_id']} (SHA-256 over weights and settings, 16 digits)", "plan": first["plan_id"]}
     sampler = f"{first['sampler']}, {first['steps']} steps, guidance {first['guidance']:g}, mode {first['mode']}"
-    out |= {"sampler": sampler, "donors": f"{made['donor_image_id'].nunique()} real training images"}
-    if (run / "plan.json").is_file():
-        out["seed"] = str(read_json(run / "plan.json").get("seed"))
+    lent = made[["donor_image_id", "mask_image_id"]].nunique()
+    out |= {"sampler": sampler, "donors": f"{lent['donor_image_id']} real training images"}
+    out["donors of masks"] = f"{lent['mask_image_id']} real training images"
+    out["donor policy"] = plan.get("donor_policy", facts.NOT_STATED)
+    out["prompts"] = _sources(plan)
+    out["seed"] = str(plan.get("seed", facts.NOT_STATED))
+    out["seeds of the images"] = f"{made['seed'].nunique()} different ones, in lineage.parquet"
     if (run / "gates.json").is_file():
         used = {name: value for name, value in read_json(run / "gates.json").items() if value is not None}
         out["gates"] = json.dumps(used, sort_keys=True)
     return out
+
+
+def _sources(plan: Mapping[str, Any]) -> str:
+    """How many images of a plan take their prompt from where."""
+    found: Counter[str] = Counter()
+    for row in plan.get("rows", []):
+        found[str(row.get("source") or "row written by hand").partition(";")[0]] += int(row["count"])
+    return "; ".join(f"{source}: {n:,}" for source, n in sorted(found.items())) or facts.NOT_STATED
 
 
 def _rejected(run: str | os.PathLike[str]) -> dict[str, int]:

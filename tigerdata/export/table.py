@@ -1,6 +1,7 @@
 """`images.csv`: one line an image whatever the format, and the counts that the card and the result show."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,11 @@ COLUMNS = {
     "bg": "prompt of the background",
     "attributes": "attributes of the nodule as JSON",
 }
+# What a machine must know of an image's origin.
+LINEAGE = (
+    ("path", "member", "image_id", "label", "split", "sha256", "is_synthetic", "generator_id", "seed", "prompt_fg")
+    + ("prompt_bg", "fg_source_id", "bg_source_id", "copy_check", "copy_score", "copy_nearest_id")
+)  # fmt: skip
 
 
 def write_table(rows: Sequence[Row], folder: Path, places: Mapping[str, tuple[str, str]]) -> None:
@@ -42,6 +48,37 @@ def write_table(rows: Sequence[Row], folder: Path, places: Mapping[str, tuple[st
             out.writerow(
                 [f"'{c}" if isinstance(c, str) and c[:1] in ("=", "+", "-", "@", "\t", "\r") else c for c in line]
             )
+
+
+def write_lineage(
+    rows: Sequence[Row], made: "pd.DataFrame | None", folder: Path, places: Mapping[str, tuple[str, str]]
+) -> None:
+    """Write `lineage.parquet`, one row an image: what made it, from which real images, and how it passed the copy check.
+
+    Columns `LINEAGE`; those of a real image that speak of a generator are empty. Source ids are those of `image_id`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    behind = {} if made is None else {f"synthetic-{case['index']:06d}": case for case in made.to_dict("records")}
+    out = []
+    for row in rows:
+        path, member = places.get(row.file, (row.file, ""))
+        case = behind.get(row.name)
+        one = {"path": path, "member": member, "image_id": row.name, "is_synthetic": bool(row.facts["synthetic"])}
+        one |= {"label": row.facts["label"], "split": row.facts["split"]}
+        one |= {"prompt_fg": row.facts["fg"], "prompt_bg": row.facts["bg"]}
+        one["sha256"] = "" if member else sha256_file(folder / path)
+        if case is not None:
+            scores = json.loads(case.get("scores") or "{}")
+            one |= {"generator_id": case["model_id"], "seed": int(case["seed"])}
+            one |= {"fg_source_id": case["mask_image_id"], "bg_source_id": case["donor_image_id"]}
+            one |= {"copy_check": "accepted" if scores else "not recorded", "copy_score": scores.get("nearest")}
+            one["copy_nearest_id"] = scores.get("nearest_id")
+        out.append(one)
+    kinds = {"is_synthetic": pa.bool_(), "seed": pa.int64(), "copy_score": pa.float64()}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in LINEAGE])
+    pq.write_table(pa.Table.from_pylist(out, schema=schema), folder / "lineage.parquet")
 
 
 def count(real: "pd.DataFrame", made: "pd.DataFrame | None") -> list[card.Counts]:

@@ -222,7 +222,7 @@ def test_the_donors_patient_outside_train_is_refused(made, manifest: pd.DataFram
     with pytest.raises(leaks.LeakError) as error:
         leaks.check(ws, planted)
     assert error.value.kind in {
-        "the patient of a donor is outside train",
+        "the patient of a donor or of an edited image is outside train",
         "the generator has seen a patient outside train",
     }
     assert planted.loc[row, "image_id"] in {image for _, image in error.value.pairs}
