@@ -1,7 +1,7 @@
 """The data card: a README under the headings of Datasheets for Datasets (Gebru et al. 2021).
 
-Under each heading stands what CLAIM 2024, TRIPOD+AI, MI-CLAIM-GEN, Croissant's RAI vocabulary and the rules on generated
-content ask for. What nobody has said or measured is said to be so, because a reader cannot tell silence from "none".
+Under each heading stands what CLAIM 2024, TRIPOD+AI, MI-CLAIM-GEN, Croissant's RAI vocabulary and the rules on
+generated content ask for. What nobody has said or measured is said to be so: a reader cannot tell silence from "none".
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +67,8 @@ class Card:
     must know (`splits.remarks` and the format's); `preprocessing` says how the files were made from the frames;
     `lost` names the fields that the format cannot carry; `data_files` is split to file pattern for Hugging Face;
     `marked`: generated images say themselves that they are. Tables of (what, value): `people` (whose images),
-    `privacy` (how personal data was removed), `labelling` (vocabulary, prompts, masks), `software`; `copies` are rows of
-    the copy check (layer, threshold, images dropped), `quality` rows of measurements (what, on what, N, value, 95 %
+    `privacy` (how personal data was removed), `labelling` (vocabulary, prompts, masks), `software`; `copies` are rows
+    of the copy check (layer, threshold, images dropped), `quality` rows of measurements (what, on what, N, value, 95 %
     interval or floor)."""
 
     title: str

@@ -131,8 +131,8 @@ class LeakError(UserError):
 def check(ws: Any, manifest: "pd.DataFrame | str | os.PathLike[str]") -> list[str]:
     """Refuse a manifest that leaks; returns the checks that passed, as sentences for the data card.
 
-    `manifest`: a table or a Parquet file with the columns `COLUMNS`; `patient_id` is the workspace's own id. It may have
-    those of `OPTIONAL`: `edited_image_id` (a real image that was refined), `label`, `attributes` (JSON) and
+    `manifest`: a table or a Parquet file with the columns `COLUMNS`; `patient_id` is the workspace's own id. It
+    may have those of `OPTIONAL`: `edited_image_id` (a real image that was refined), `label`, `attributes` (JSON) and
     `prompt_source` (`REAL_PROMPT`, or another source of the plan's row). A combination that a profile drew may meet a
     test image's by chance, so prompts are compared where they repeat a real one or nobody says where they are from.
 

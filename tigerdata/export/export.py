@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kb.errors import UserError
 from kb.files import read_json, sha256_file, write_json
 from tigerdata import card, leaks
-from tigerdata.export import croissant
+from tigerdata.export import croissant, facts
 from tigerdata.export.choice import accepted, capped
 from tigerdata.export.formats import SPLITS, Row, writer
 from tigerdata.export.rows import collect
@@ -47,8 +47,8 @@ def export(
     of the table `statements` in tiger.toml; licence and consent are asked for unless it is a `draft`.
 
     The folder appears at once when it is complete; an equal export again is not redone. Beside the format's files it
-    holds images.csv, lineage.parquet, README.md (data card), croissant.json and export.json, which is what is returned: counts by split
-    and class, the checks passed, the fields that the format cannot carry, remarks.
+    holds images.csv, lineage.parquet, README.md (data card), croissant.json and export.json, which is what is returned:
+    counts by split and class, the checks passed, the fields that the format cannot carry, remarks.
     Raises:
         LeakError: contract 7 is broken; nothing is written.
         UsageError: unknown format.
@@ -93,7 +93,7 @@ def export(
     try:
         done = write(rows, partial_folder)
         write_table(rows, partial_folder, done.places)
-        write_lineage(rows, made, partial_folder, done.places)
+        write_lineage(rows, made, partial_folder, done.places, facts.gated(run))
         about = sheet(ws, counts, known, checks, said, done, settings)
         card.write(partial_folder / "README.md", about)
         croissant.write(partial_folder, about)

@@ -6,6 +6,7 @@ Nothing here is asked of the user, and nothing is made up: what a workspace or a
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,6 +121,14 @@ def labelling(ws: Any, real: "pd.DataFrame", made: "pd.DataFrame | None") -> dic
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def gated(run: str | os.PathLike[str] | None) -> str:
+    """What the copy check means for the accepted images of a run: passed, or its scores were recorded only."""
+    path = Path(run or "") / "gates.json"
+    if run is None or not path.is_file():
+        return "not recorded"
+    return "recorded only" if read_json(path).get("keep_all") else "passed"
 
 
 def copies(run: Path, rejected: Mapping[str, int]) -> list[list[str]]:

@@ -51,11 +51,11 @@ def write_table(rows: Sequence[Row], folder: Path, places: Mapping[str, tuple[st
 
 
 def write_lineage(
-    rows: Sequence[Row], made: "pd.DataFrame | None", folder: Path, places: Mapping[str, tuple[str, str]]
+    rows: Sequence[Row], made: "pd.DataFrame | None", folder: Path, places: Mapping[str, tuple[str, str]], gated: str
 ) -> None:
-    """Write `lineage.parquet`, one row an image: what made it, from which real images, and how it passed the copy check.
+    """Write `lineage.parquet`, one row an image: what made it, from which real images, and what the copy check said.
 
-    Columns `LINEAGE`; those of a real image that speak of a generator are empty. Source ids are those of `image_id`.
+    `gated`: how the run's gates were used (`facts.gated`). Columns `LINEAGE`; those of a real image that speak of a generator are empty. Source ids are those of `image_id`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -73,7 +73,7 @@ def write_lineage(
             scores = json.loads(case.get("scores") or "{}")
             one |= {"generator_id": case["model_id"], "seed": int(case["seed"])}
             one |= {"fg_source_id": case["mask_image_id"], "bg_source_id": case["donor_image_id"]}
-            one |= {"copy_check": "accepted" if scores else "not recorded", "copy_score": scores.get("nearest")}
+            one |= {"copy_check": gated, "copy_score": scores.get("nearest")}
             one["copy_nearest_id"] = scores.get("nearest_id")
         out.append(one)
     kinds = {"is_synthetic": pa.bool_(), "seed": pa.int64(), "copy_score": pa.float64()}
