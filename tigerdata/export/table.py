@@ -55,7 +55,8 @@ def write_lineage(
 ) -> None:
     """Write `lineage.parquet`, one row an image: what made it, from which real images, and what the copy check said.
 
-    `gated`: how the run's gates were used (`facts.gated`). Columns `LINEAGE`; those of a real image that speak of a generator are empty. Source ids are those of `image_id`.
+    `gated`: how the run's gates were used (`facts.gated`). Columns `LINEAGE`; those of a real image
+    that speak of a generator are empty. Source ids are those of `image_id`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -5,15 +5,24 @@ from html import escape
 from math import ceil, floor
 from typing import Any
 
+# What a screen reader says of a chart, in both languages.
+BALANCE = "images a class before and after / 扩增前后每类图像数"
+COVERAGE = "combinations shown before and after / 扩增前后出现的组合"
+Text = str | tuple[str, str]
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+
+def _text(x: float, y: float, text: Text, kind: str = "", anchor: str = "start") -> str:
+    """A line of text; a pair is English and Chinese, of which the page shows one (classes `l-en` and `l-zh`)."""
+    if isinstance(text, tuple):
+        return "".join(_text(x, y, t, f"{kind} l-{n}", anchor) for t, n in zip(text, ("en", "zh"), strict=True))
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def dot_plot(rows: Sequence[dict[str, Any]], label: str = "AUROC", width: int = 760) -> str:
     """One line a row: title, interval, mean and one small dot a seed.
 
-    rows: title, test (mean), ci (low, high), per_seed, and `accent` true for the row to look at.
+    rows: title, test (mean), ci (low, high), per_seed, and `accent` true for the row to look at; title and note may be
+    a pair, English and Chinese.
     """
     left, right, step, top = 290, 60, 46, 12
     values = [v for r in rows for v in (*r["ci"], *r["per_seed"])]
@@ -24,7 +33,7 @@ def dot_plot(rows: Sequence[dict[str, Any]], label: str = "AUROC", width: int = 
     def at(v: float) -> float:
         return left + (v - low) / (high - low) * (width - left - right)
 
-    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)} of each arm with interval">']
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
     ticks = round((high - low) / 0.05)
     bottom = top + step * len(rows)
     for n in range(ticks + 1):
@@ -50,17 +59,17 @@ def balance(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
     left, right, step, top = 110, 150, 54, 6
     most = max([r["real"] + r["generated"] for r in rows] + [1])
     height = top + step * len(rows) + 6
-    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="images a class before and after">']
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{BALANCE}">']
     for n, r in enumerate(rows):
         y = top + step * n
         scale = (width - left - right) / most
         a, b = r["real"] * scale, r["generated"] * scale
         out.append(_text(0, y + 27, r["label"], "name"))
         out.append(f'<rect x="{left}" y="{y + 4}" width="{max(a, 1.5):.1f}" height="14" class="real"/>')
-        out.append(_text(left + max(a, 1.5) + 8, y + 15, f"{r['real']:,} real", "muted"))
+        out.append(_text(left + max(a, 1.5) + 8, y + 15, f"{r['real']:,}", "muted"))
         out.append(f'<rect x="{left}" y="{y + 24}" width="{max(a, 1.5):.1f}" height="14" class="real"/>')
         out.append(f'<rect x="{left + max(a, 1.5):.1f}" y="{y + 24}" width="{b:.1f}" height="14" class="made"/>')
-        out.append(_text(left + max(a, 1.5) + b + 8, y + 35, f"{r['real']:,} + {r['generated']:,} generated", "muted"))
+        out.append(_text(left + max(a, 1.5) + b + 8, y + 35, f"{r['real']:,} + {r['generated']:,}", "muted"))
     return "".join(out) + "</svg>"
 
 
@@ -71,7 +80,7 @@ def coverage(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
     """
     left, right, step, top = 110, 190, 34, 6
     height, length = top + step * len(rows) + 6, width - left - right
-    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="pairs of values shown before and after">']
+    out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{COVERAGE}">']
     for n, r in enumerate(rows):
         y = top + step * n
         a, b = (r[name] / max(r["possible"], 1) * length for name in ("before", "after"))
@@ -79,7 +88,7 @@ def coverage(rows: Sequence[dict[str, Any]], width: int = 760) -> str:
         out.append(f'<rect x="{left}" y="{y + 6}" width="{length}" height="16" class="rail"/>')
         out.append(f'<rect x="{left}" y="{y + 6}" width="{b:.1f}" height="16" class="made"/>')
         out.append(f'<rect x="{left}" y="{y + 6}" width="{a:.1f}" height="16" class="real"/>')
-        share = f"{r['before']:,} → {r['after']:,} of {r['possible']:,}"
+        share = f"{r['before']:,} → {r['after']:,} / {r['possible']:,}"
         out.append(_text(left + length + 10, y + 19, share, "muted"))
     return "".join(out) + "</svg>"
 
