@@ -191,7 +191,7 @@ def _names(base: Any) -> Any:
             english = attribute.replace("_", " ")
             return _both(english, translated.get(english))
         known = base.attributes[attribute].values[value]
-        chinese = views.plain_chinese(known.zh[0]) if known.zh else translated.get(known.phrase)
+        chinese = translated.get(known.phrase) or (views.plain_chinese(known.zh[0]) if known.zh else None)
         return _both(known.phrase, chinese)
 
     return name

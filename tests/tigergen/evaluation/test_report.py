@@ -1,7 +1,9 @@
 """Evaluation of a run and its report: floors, adherence, one offline file that escapes what it shows."""
 
+import json
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tigergen.augment.one import remake
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
 from tigergen.evaluation import arms, svg
+from tigergen.evaluation import report_views as views
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.evaluate import distance_row, evaluate, tell_apart
 from tigergen.evaluation.judge import Judge
@@ -135,12 +138,16 @@ class Checker(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
+        self.inputs: list[tuple[str, bool]] = []
         self.tags: list[str] = []
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append(tag)
         self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
+        if tag == "input":
+            assert ("autocomplete", "off") in attrs
+            self.inputs.append((dict(attrs)["id"], "checked" in dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -166,9 +173,15 @@ def test_the_report_is_one_offline_file(made, measured: dict, tmp_path: Path) ->
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     found = read(page)
     assert "script" not in found.tags and "link" not in found.tags and found.addresses
+    assert found.inputs == [("en", True), ("zh", False)], "a switch that needs no script and remembers nothing"
     assert all(a.startswith("data:image/png;base64,") for a in found.addresses)
     assert "default-src 'none'" in page and "url(" not in page and "@import" not in page
-    assert found.tags.count("img") == 2 * 5 * 4 + 2 * 5 and found.tags.count("svg") >= 3
+    train, kept = ws.cases("train"), pd.read_parquet(run / "manifest.parquet").query("accepted")
+    said = [json.loads(a) for a in kept[kept["label"] == "FTC"]["attributes"]]
+    having = Counter((a, v) for case in said for a, values in case.items() for v in values)
+    shots = sum(min(n, views.PER_VALUE) for n in having.values())
+    assert found.tags.count("img") == 2 * 5 * 4 + 2 * views.PAIRS * 2 + 3 * shots and found.tags.count("svg") >= 4
+    assert f"{len(train)}</td><td>{train['patient_id'].nunique()}</td>" in page, "what it was measured on"
     assert result["verdict"] in page.replace("&#39;", "'") and set(result["auroc"]) == {
         "natural",
         "classical",
@@ -179,8 +192,11 @@ def test_the_report_is_one_offline_file(made, measured: dict, tmp_path: Path) ->
         "Does it help",
         "Balance",
         "What was generated",
+        "Attributes by class",
         "How far from real",
+        "Can a plain classifier tell",
         "Gates",
+        "What this was measured on",
         "Make one image again",
     ):
         assert heading in page
