@@ -197,16 +197,20 @@ def augment(
     shard: Annotated[str, typer.Option(help="Part i of N of the work, as i/N.")] = "0/1",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Reject nothing, only record the scores.")] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Do not measure the run and write report.html.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate the images of a plan, check each, replace rejected ones; manifest, data card and leak-free donors.
+    """Generate the images of a plan, check each, replace rejected ones; manifest, data card and report.html.
 
     Example: tigergen augment --plan plan.json --out augmented --keep-all -w study
     """
     from tigergen import workshop
 
-    result = workshop.augment(open_workspace(workspace), out, target, n, plan, shard, batch, keep_all, reporter())
+    ws = open_workspace(workspace)
+    result = workshop.augment(ws, out, target, n, plan, shard, batch, keep_all, reporter(), report=not no_report)
     show(result, as_json)
 
 

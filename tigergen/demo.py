@@ -85,7 +85,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
     cohorts = [word for name in ("train", "val", "test", "pool") for word in (f"--{name}", counts[name])]
     ema = ("--set", f"training.ema={budget.ema}")
     gates = ("--keep-all",) if budget.keep_all else ()
-    augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *gates, *here)
+    augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *gates, "--no-report", *here)
     # A rate that falls helps a short fine stage; a rate of 2e-3 diverged after 720 steps (docs/paper.md).
     falling = ("--set", "training.decay=0.4")
     arms = ("--target", TARGET, "--seeds", budget.seeds, "--iterations", budget.iterations, *here)

@@ -273,10 +273,12 @@ def augment(
     batch: int = 16,
     keep_all: bool = False,
     progress: Progress | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
 
     The judge, where the workspace has one, scores every image; its scores are recorded. `keep_all` rejects nothing.
+    `report`: measure the finished run and write `report.html` into its folder, unless it is there.
     Raises UserError unless either a plan or both target and n are given.
     """
     from tigergen.augment import plan as plans
@@ -287,9 +289,16 @@ def augment(
         raise UserError("give either --plan, or --target together with --n.")
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
     judge, gates = own_judge(ws), GateSettings(keep_all=keep_all)
-    return run.augment(
+    result = run.augment(
         ws, todo, model_folder(ws, FINE), out, read_shard(shard), batch, progress, gates=gates, judge=judge
     )
+    page = Path(out) / "report.html"
+    if report and result["complete"] and result["accepted"] and not page.exists():
+        from tigergen.evaluation.report import write_report
+
+        # Classifiers that the workspace has trained before were of another run: no folder of arms.
+        write_report(ws, page, out, arms=Path(out) / "arms")
+    return result
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
