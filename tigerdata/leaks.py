@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +163,7 @@ def check(ws: Any, manifest: "pd.DataFrame | str | os.PathLike[str]") -> list[st
     return [f"not so: {kind}" for kind in QUERIES]
 
 
-def _in_order(texts: "Sequence[Any]") -> list[str | None]:
+def _in_order(texts: Iterable[Any]) -> list[str | None]:
     """Attributes as JSON in which equal ones are equal texts; what is not there stays None."""
     out: list[str | None] = []
     for text in texts:

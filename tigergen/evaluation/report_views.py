@@ -136,7 +136,7 @@ def heat(base: Any, train: Any, kept: Any, names: Any) -> dict[str, Any]:
     Returns `classes` and `groups`, one an attribute with `rows` of cells (kind, count, of, share, colour).
     """
     classes = sorted({*train.labels, *kept["label"]})
-    cases = {(label, kind): [] for label in classes for kind in ("real", "made")}
+    cases: dict[tuple[str, str], list[Any]] = {(label, kind): [] for label in classes for kind in ("real", "made")}
     for label, said in zip(train.labels, train.attributes, strict=True):
         cases[label, "real"].append(said)
     for label, text in zip(kept["label"], kept["attributes"], strict=True):
@@ -200,9 +200,9 @@ def gate_rows(rejected: Mapping[str, int], thresholds: Mapping[str, Any]) -> lis
         counts[name] = counts.get(name, 0) + n
     out = []
     for reason, n in counts.items():
-        name = THRESHOLDS.get(reason)
-        value = None if not name else settings.get(name)
-        limit = "–" if name is None else NONE if not name else OFF if value is None else shown(value)
+        setting = THRESHOLDS.get(reason)
+        value = settings.get(setting) if setting else None
+        limit = "–" if setting is None else NONE if not setting else OFF if value is None else shown(value)
         out.append({"reason": reason, "threshold": limit, "count": n})
     return out
 

@@ -303,3 +303,33 @@ def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:
             ws.path, tmp_path / "run", int(kept["index"].iloc[0]), int(kept["attempt"].iloc[0]), tmp_path / "a.png"
         )
         assert again["difference"] <= 2
+
+
+def test_augment_writes_the_report_of_a_finished_run_once(
+    made, measured: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws, run = made
+    shutil.copytree(run, tmp_path / "run")
+    result = {"complete": False, "accepted": 32}
+    monkeypatch.setattr("tigergen.augment.run.augment", lambda *a, **k: result)
+    report = tmp_path / "run" / "report.html"
+
+    def call(**options: bool) -> bool:
+        workshop.augment(ws, tmp_path / "run", plan=run / "plan.json", **options)
+        return report.exists()
+
+    assert not call(), "a run that is not finished has no report"
+    result["complete"] = True
+    assert not call(report=False) and call()
+    assert "No classifier was trained" in report.read_text(encoding="utf-8"), "arms of other runs are not this run's"
+    report.write_text("mine")
+    assert call() and report.read_text() == "mine"
+
+
+def test_without_held_out_images_the_report_says_what_was_not_measured(tmp_path: Path) -> None:
+    ws = make_workspace(tmp_path / "ws", {"train": {"benign": 8, "FTC": 4}})
+    augment(ws, make_plan(ws, "FTC", 3, rare_below=6), model_stub(tmp_path), tmp_path / "run", pipe=FakePipe())
+    write_report(ws, tmp_path / "new" / "report.html", tmp_path / "run")
+    page = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    assert "There are no real held-out images" in page and "How far from real" in page and "kernel distance" not in page
+    assert not (tmp_path / "run" / "evaluation.json").exists()
