@@ -49,3 +49,16 @@ def test_mlcroissant_accepts_it_and_reads_the_records(folder: Path) -> None:
     assert sum(r["images/synthetic"] for r in records) == 20
     assert [r["splits/name"] for r in data.records("splits")] == ["train", "val", "test"]
     assert [r["classes/name"] for r in data.records("classes")] == ["FTC", "benign"]
+
+
+def test_every_statement_that_rai_has_a_place_for_is_accepted(made, tmp_path: Path) -> None:
+    mlcroissant = pytest.importorskip("mlcroissant")
+    said = SAID | {name: f"words on {name}" for name in ("population", "annotation", "limits", "impact", "contact")}
+    export(made[0], tmp_path / "set", made[1], statements=said)
+    data = mlcroissant.Dataset(str(tmp_path / "set" / "croissant.json"))
+    assert not data.metadata.ctx.issues.errors and not data.metadata.ctx.issues.warnings
+    about = json.loads((tmp_path / "set" / "croissant.json").read_text(encoding="utf-8"))
+    assert about["rai:dataBiases"] == ["words on population", "words on limits"]
+    assert (about["rai:annotatorDemographics"], about["rai:dataSocialImpact"]) == (
+        "words on annotation", "words on impact",
+    )  # fmt: skip
