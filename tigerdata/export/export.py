@@ -136,7 +136,8 @@ def _manifest(
         sources = _prompt_sources(run)
         # The manifest counts the rows of the plan from 1.
         named = [sources[n - 1] if 0 < n <= len(sources) else None for n in made["plan_row"]]
-        parts.append(part.assign(split="train", synthetic=True, image_id=made["file"], prompt_source=named))
+        part = part.assign(split="train", synthetic=True, image_id=made["file"])
+        parts.append(part.assign(prompt_source=pd.Series(named, index=part.index, dtype=object)))
     return pd.concat(parts, ignore_index=True).reindex(columns=[*leaks.COLUMNS, *leaks.OPTIONAL])
 
 
