@@ -29,7 +29,7 @@ ORDER = [
     "tigerdata check", "tigerdata view", "tigerdata stats", "tigerdata terms",
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train vae", "tigergen train coarse", "tigergen train fine", "tigergen plan",
-    "tigergen augment",
+    "tigergen augment", "tigergen sample", "tigergen grid",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
 ]  # fmt: skip
 # The demo runs these very commands again; tests/tigergen/test_demo.py runs it.

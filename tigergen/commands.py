@@ -10,6 +10,7 @@ import typer
 
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+from tigergen.commands_draw import grid, sample
 from tigergen.commands_plan import plan
 
 gen_app = typer.Typer(
@@ -194,7 +195,9 @@ def augment(
     target: Annotated[str | None, typer.Option(help="The rare class; with --n instead of --plan.")] = None,
     n: Annotated[int | None, typer.Option(min=1, help="Images a class.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan written by `tigergen plan`.")] = None,
-    shard: Annotated[str, typer.Option(help="Part i of N of the work, as i/N.")] = "0/1",
+    shard: Annotated[
+        str, typer.Option(help="Part i of N of the work, as i/N; default: whatever no other process has in hand.")
+    ] = "0/1",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Reject nothing, only record the scores.")] = False,
     no_report: Annotated[
@@ -205,13 +208,25 @@ def augment(
 ) -> None:
     """Generate the images of a plan, check each, replace rejected ones; manifest, data card and report.html.
 
+    Start it as often as you like on one folder, also from several machines: each process takes what is left.
+
     Example: tigergen augment --plan plan.json --out augmented --keep-all -w study
     """
     from tigergen import workshop
+    from tigergen.augment.pipe import is_first
 
     ws = open_workspace(workspace)
-    result = workshop.augment(ws, out, target, n, plan, shard, batch, keep_all, reporter(), report=not no_report)
-    show(result, as_json)
+    # Each process counts what all of them have made: one line, and one report, is enough.
+    tell, write = reporter(quiet=not is_first()), is_first() and not no_report
+    result = workshop.augment(ws, out, target, n, plan, shard, batch, keep_all, tell, report=write)
+    if is_first() or not result["complete"]:
+        show(result, as_json)
+    if result.get("interrupted"):
+        raise KeyboardInterrupt
+
+
+gen_app.command("sample")(sample)
+gen_app.command("grid")(grid)
 
 
 @gen_app.command("arms")

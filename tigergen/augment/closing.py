@@ -13,7 +13,8 @@ from kb.files import read_json, sha256_file, write_json
 from tigergen.augment import files
 from tigergen.augment.copies import duplicates, fingerprints
 from tigergen.augment.planfile import plan_id
-from tigergen.augment.run import WORK, Maker, Records, commit_file
+from tigergen.augment.run import Maker
+from tigergen.augment.work import WORK, Records, commit_file
 
 
 def finish(ws: Any, folder: Path, maker: Maker, count: int, plan: dict[str, Any]) -> None:

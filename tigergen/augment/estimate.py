@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tigergen.augment.pipe import open_pipe
 from tigergen.augment.planfile import total
 from tigergen.augment.run import Maker
 from tigergen.augment.slots import Slots, donor_quality
@@ -30,10 +31,7 @@ def estimate(
     count, folder = total(plan), Path(model_folder)
     if pipe is None and not (folder / "model_index.json").is_file():
         return _unknown(count, "not measured: the workspace has no fine model yet (`tigergen train fine`)")
-    if pipe is None:
-        from tigergen.model import TigerPipeline
-
-        pipe = TigerPipeline.from_pretrained(folder)
+    pipe = pipe or open_pipe(folder)
     picked = np.unique(np.linspace(0, count - 1, min(batch, count)).astype(int))
     maker = _maker(ws, plan, pipe, model_id(folder), batch, picked)
     slots = [maker.slots.at(int(k)) for k in picked]

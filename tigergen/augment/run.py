@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,27 @@ from kb.files import read_json, write_json
 from tigerdata.progress import Progress
 from tigergen.augment import files
 from tigergen.augment.gates import Gates, GateSettings
+from tigergen.augment.pipe import open_pipe
 from tigergen.augment.planfile import check_plan, plan_id, read_plan, write_plan
-from tigergen.augment.slots import Slot, Slots, blocks, claim, donor_quality
+from tigergen.augment.slots import Slot, Slots, donor_quality
+from tigergen.augment.work import (
+    WORK,
+    Pair,
+    Records,
+    Work,
+    blocks,
+    claim,
+    in_order,
+    is_finished,
+    reason_of,
+)
 from tigergen.model.folder import model_id
 
-Records = list[dict[str, Any]]
-BLOCK = 32
-WORK = ".work"
+# A block is the least that a process claims: so many images, or so many batches where that is more. Four batches,
+# because the images that are made again go together at a block's end, in a batch that is seldom full.
+BLOCK, BATCHES = 16, 4
+# What a file needs on disk beside its pixels: provenance, metadata, records while it is made, manifest.
+OVERHEAD_BYTES = 6144
 
 
 @dataclass
@@ -43,30 +57,49 @@ class Maker:
     model: str
     batch: int
     attempts: int
-    seen: Counter[str] = field(default_factory=Counter)
+    producer: str = files.PRODUCER
 
-    def fill(self, pending: list[tuple[int, int]]) -> tuple[Records, dict[int, NDArray[np.uint8]]]:
-        """Try (index, attempt) pairs until each index has an accepted image or no attempt is left.
+    def fill(self, pending: list[Pair]) -> tuple[Records, dict[int, NDArray[np.uint8]]]:
+        """Try (index, attempt) pairs until each index has an accepted image or no attempt is left."""
+        records: Records = []
+        images: dict[int, NDArray[np.uint8]] = {}
+        for made, accepted in self.batches(pending):
+            records += made
+            images |= accepted
+        return in_order(records), images
 
-        Which images share a batch depends on the pairs alone, so that a repeated call gives the same bytes.
+    def batches(
+        self, pending: list[Pair], earlier: Mapping[Pair, dict[str, Any]] | None = None
+    ) -> Iterator[tuple[Records, dict[int, NDArray[np.uint8]]]]:
+        """As `fill`, batch by batch: the records of a batch and its accepted images by index.
+
+        Which images share a batch depends on the pairs alone, so that a repeated call gives the same bytes. `earlier`:
+        records that need not be made again; they are not given out.
         """
-        records, images, retry = [], {}, []
+        known = earlier or {}
+        retry: list[Pair] = []
         while pending:
-            slots = [self.slots.at(*pair) for pair in pending[: self.batch]]
-            pending = pending[self.batch :]
-            pixels = self.sample(slots)
-            masks = np.stack([self.donors[s.donor][0] for s in slots])
-            verdicts = self.gates.check(pixels, [s.donor for s in slots], masks, [s.attributes for s in slots])
-            for slot, image, verdict in zip(slots, pixels, verdicts, strict=True):
-                records.append(self.record(slot, image, verdict.reason, verdict.scores))
-                self.seen[verdict.reason or "accepted"] += 1
-                if verdict.reason is None:
-                    images[slot.index] = image
-                elif slot.attempt + 1 < self.attempts:
-                    retry.append((slot.index, slot.attempt + 1))
+            chosen, pending = pending[: self.batch], pending[self.batch :]
+            slots = [self.slots.at(*pair) for pair in chosen if pair not in known]
+            records, images = self._made(slots) if slots else ([], {})
+            rejected = {pair for pair in chosen if pair in known and not known[pair]["accepted"]}
+            rejected |= {(r["index"], r["attempt"]) for r in records if not r["accepted"]}
+            retry += [(k, n + 1) for k, n in chosen if (k, n) in rejected and n + 1 < self.attempts]
+            if slots:
+                yield records, images
             if not pending:
                 pending, retry = retry, []
-        records.sort(key=lambda r: (r["index"], r["attempt"]))
+
+    def _made(self, slots: list[Slot]) -> tuple[Records, dict[int, NDArray[np.uint8]]]:
+        """Sample and judge one batch."""
+        pixels = self.sample(slots)
+        masks = np.stack([self.donors[s.donor][0] for s in slots])
+        verdicts = self.gates.check(pixels, [s.donor for s in slots], masks, [s.attributes for s in slots])
+        records, images = [], {}
+        for slot, image, verdict in zip(slots, pixels, verdicts, strict=True):
+            records.append(self.record(slot, image, verdict.reason, verdict.scores))
+            if verdict.reason is None:
+                images[slot.index] = image
         return records, images
 
     def _roles(self, slot: Slot) -> list[tuple[str, str]]:
@@ -118,15 +151,16 @@ class Maker:
 
     def encode(self, record: dict[str, Any], image: NDArray[np.uint8]) -> bytes:
         """The PNG of an accepted image; its hash goes into the record."""
-        facts = {"TigerPlan": self.slots.id, "TigerIndex": str(record["index"]), "TigerModel": self.model}
-        content = files.png_bytes(image, facts)
+        content = files.png_bytes(
+            image, files.place_in_run(self.slots.id, record["index"], self.model), producer=self.producer
+        )
         record["sha256"] = hashlib.sha256(content).hexdigest()
         return content
 
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """SIGTERM sets the event: the block in hand is finished and closed. Only a main thread may catch signals."""
+    """SIGTERM sets the event: the batch in hand is finished and kept. Only a main thread may catch signals."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -155,13 +189,15 @@ def augment(
 ) -> dict[str, Any]:
     """Generate the images of a plan into an ImageFolder with manifest, plan, data card (contract 6 of the design).
 
-    The same call on the same folder continues; several processes may share a folder, either all with the default shard
-    or each with its `shard` (i, N). Image k is the same whatever the order or the restarts; bytes are equal for an
-    equal `batch`. SIGTERM ends after the block in hand. `pipe` replaces loading `model_folder` (same call signature).
+    The same call on the same folder continues. Several processes, on one or several machines, may share a folder:
+    blocks of images are claimed by file locks, and `shard` (i, N) leaves a process the blocks i, i + N, ... alone.
+    Image k is the same whatever the order, the processes or the restarts; bytes are equal for an equal `batch`. SIGTERM
+    ends after the batch in hand. `pipe` replaces loading `model_folder` (same call signature).
 
-    Returns counts: complete, accepted, rejected by reason, unfilled, per class, files.
+    Returns counts: complete, accepted, rejected by reason, unfilled, per class, files. Where blocks of other shards are
+    missing, or after SIGTERM, `complete` and `interrupted` alone.
     Raises:
-        UserError: a plan that cannot be run, a folder that holds another run, too little disk.
+        UserError: a plan that cannot be run, a folder that holds another run, too little disk, no file locks.
     """
     checked = read_plan(plan, ws) if isinstance(plan, (str, os.PathLike)) else dict(plan)
     check_plan(checked, ws)
@@ -172,33 +208,24 @@ def augment(
         )
     if pipe is None and not (model / "model_index.json").is_file():
         raise UserError(f"{model} is no model folder (it has no model_index.json); train one with `tigergen train`.")
-    run = _open_folder(folder, checked, model_id(model), batch, attempts, gates or GateSettings())
-    if (folder / "manifest.parquet").exists():
+    run = _open_folder(folder, checked, model_id(model), batch, attempts, gates or GateSettings(), files.producer(ws))
+    if is_finished(folder):
+        shutil.rmtree(folder / WORK, ignore_errors=True)
         return summary(folder)
-    from tigergen.augment.closing import finish
-
-    if pipe is None:
-        from tigergen.model import TigerPipeline
-
-        pipe = TigerPipeline.from_pretrained(model)
-    maker = _maker(ws, checked, pipe, run, batch, attempts, gates, judge, segmenter)
-    _check_disk(folder, len(maker.slots), int(pipe.config["image_size"]))
+    maker = _maker(ws, checked, pipe or open_pipe(model), run, batch, attempts, gates, judge, segmenter)
     todo = blocks(len(maker.slots), run["block"])
+    work = Work(folder, maker, todo, progress)
+    _check_disk(folder, len(maker.slots) - work.tally.done, int(maker.pipe.config["image_size"]))
     with _stop_signal() as stop:
-        _work(folder, maker, todo, shard, stop, progress)
-    if (
-        any(not commit_file(folder, n).exists() for n in range(len(todo)))
-        and not (folder / "manifest.parquet").exists()
-    ):
-        return {"complete": False, "interrupted": stop.is_set(), "folder": str(folder)}
-    with claim(folder / WORK / "finish.lock", wait=True):
-        if not (folder / "manifest.parquet").exists():
-            finish(ws, folder, maker, len(todo), checked)
-    return summary(folder)
+        complete = work.until_closed(ws, checked, shard, stop)
+    # Whoever leaves last clears away what it brought back by asking for a claim in a finished folder.
+    if is_finished(folder):
+        shutil.rmtree(folder / WORK, ignore_errors=True)
+    return summary(folder) if complete else {"complete": False, "interrupted": stop.is_set(), "folder": str(folder)}
 
 
 def _open_folder(
-    folder: Path, plan: dict[str, Any], model: str, batch: int, attempts: int, settings: GateSettings
+    folder: Path, plan: dict[str, Any], model: str, batch: int, attempts: int, settings: GateSettings, producer: str
 ) -> dict[str, Any]:
     """Create the run's folder or check that it is this run's; returns its stored settings."""
     wanted = {"plan_id": plan_id(plan), "model_id": model, "attempts": attempts, "gates": asdict(settings)}
@@ -209,7 +236,7 @@ def _open_folder(
         with claim(folder / WORK / "open.lock", wait=True):
             if not (folder / "run.json").exists():
                 write_plan(folder / "plan.json", plan)
-                write_json(folder / "run.json", {**wanted, "block": max(BLOCK, batch)})
+                write_json(folder / "run.json", {**wanted, "block": max(BLOCK, BATCHES * batch), "producer": producer})
     run = read_json(folder / "run.json")
     for name, value in wanted.items():
         if run[name] != value:
@@ -232,54 +259,17 @@ def _maker(
     quality = donor_quality(ws.kb, train)
     slots = Slots(plan, {i: quality[i] for i in wanted})
     sampling = dict(plan["sampling"])
-    return Maker(pipe, slots, fitted, ws.kb, donors, sampling, run["model_id"], batch, attempts)
+    producer = run.get("producer", files.PRODUCER)
+    return Maker(pipe, slots, fitted, ws.kb, donors, sampling, run["model_id"], batch, attempts, producer)
 
 
 def _check_disk(folder: Path, count: int, size: int) -> None:
-    """A gray PNG of speckle compresses little: one byte a pixel and two kilobytes of manifest and provenance."""
-    needed, free = count * (size * size + 2048), shutil.disk_usage(folder).free
+    """A gray PNG of speckle compresses little: one byte a pixel, and `OVERHEAD_BYTES`."""
+    needed, free = count * (size * size + OVERHEAD_BYTES), shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
             f"{count} images need about {needed / 1e6:.0f} MB and {folder} has {free / 1e6:.0f} MB free; make room."
         )
-
-
-def commit_file(folder: Path, number: int) -> Path:
-    """Where the records of a finished block lie; the file is the mark that the block is done."""
-    return folder / WORK / "blocks" / f"{number:06d}.json"
-
-
-def _work(
-    folder: Path,
-    maker: Maker,
-    todo: list[range],
-    shard: tuple[int, int],
-    stop: threading.Event,
-    progress: Progress | None,
-) -> None:
-    """Make every block of this shard that nobody else makes or has made."""
-    for number, indices in enumerate(todo):
-        if number % shard[1] != shard[0]:
-            continue
-        if stop.is_set():
-            return
-        with claim(folder / WORK / "claims" / f"{number:06d}.lock") as free:
-            # A finished folder has no work folder any more: looking first keeps it finished.
-            if free and not (folder / "manifest.parquet").exists() and not commit_file(folder, number).exists():
-                records, images = maker.fill([(k, 0) for k in indices])
-                for record in records:
-                    if record["accepted"]:
-                        files.write_bytes(folder / record["file"], maker.encode(record, images[record["index"]]))
-                write_json(commit_file(folder, number), records)
-        if progress is not None:
-            rejected = {k: v for k, v in sorted(maker.seen.items()) if k != "accepted"}
-            event = {
-                "stage": "augment",
-                "step": indices.stop,
-                "steps": todo[-1].stop,
-                "accepted": maker.seen["accepted"],
-            }
-            progress({**event, "rejected": sum(rejected.values())})
 
 
 def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -287,15 +277,23 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     place = Path(folder)
-    table = pq.read_table(place / "manifest.parquet", columns=["index", "label", "accepted", "reason"])
-    rows = list(zip(*(table[c].to_pylist() for c in ("index", "label", "accepted", "reason")), strict=True))
-    filled = {i for i, _, ok, _ in rows if ok}
-    reasons = Counter(reason.split(" of image")[0] for _, _, ok, reason in rows if not ok)
+    per_class: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    asked = before = -1
+    count = 0
+    # Rows are in the order of the index: the attempts at an image follow each other.
+    with pq.ParquetFile(place / "manifest.parquet") as table:
+        for batch in table.iter_batches(columns=["index", "label", "accepted", "reason"]):
+            for row in batch.to_pylist():
+                asked, count = row["index"], count + (row["index"] != before)
+                before = asked
+                (per_class if row["accepted"] else rejected)[row["label"] if row["accepted"] else reason_of(row)] += 1
+    accepted = per_class.total()
     return {
         "complete": True,
         "folder": str(place),
-        "accepted": len(filled),
-        "per_class": dict(sorted(Counter(label for _, label, ok, _ in rows if ok).items())),
-        "rejected": dict(sorted(reasons.items())),
-        "unfilled": len({i for i, *_ in rows} - filled),
+        "accepted": accepted,
+        "per_class": dict(sorted(per_class.items())),
+        "rejected": dict(sorted(rejected.items())),
+        "unfilled": count - accepted,
     }

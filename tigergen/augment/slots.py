@@ -1,11 +1,8 @@
 """Addressing: what image k of a plan is, from the plan's id and k alone, whatever the order, batch or process."""
 
-import fcntl
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,21 +62,3 @@ class Slots:
         bg = SEPARATOR.join([*said, *(w for w in extra if w not in said)])
         seed = int.from_bytes(digest[:8], "big") >> 1
         return Slot(index, attempt, number + 1, row["label"], row["fg"], bg, row["attributes"], donor, seed)
-
-
-def blocks(total: int, size: int) -> list[range]:
-    """The indices in consecutive blocks: one block is claimed, made and committed as a whole."""
-    return [range(start, min(start + size, total)) for start in range(0, total, size)]
-
-
-@contextmanager
-def claim(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a lock file for the length of the block; yields whether it was free. The kernel frees it on a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
