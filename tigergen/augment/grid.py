@@ -106,8 +106,8 @@ def sheet(
     height = top + len(rows) * (side + LINE + GAP)
     paper = Image.new("L", (max(width, *(int(font.getlength(t)) + 2 * GAP for t in title)), height), PAPER)
     pen = ImageDraw.Draw(paper)
-    for k, text in enumerate(title):
-        pen.text((GAP, 2 + k * LINE), text, fill=INK if k == 0 else FAINT, font=font)
+    for k, said in enumerate(title):
+        pen.text((GAP, 2 + k * LINE), said, fill=INK if k == 0 else FAINT, font=font)
     for c, text in enumerate(wrapped):
         x = GAP + c * (side + GAP)
         for k, line in enumerate(text):

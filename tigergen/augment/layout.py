@@ -51,24 +51,25 @@ def find(
             raise UserError("a mask lies in a frame; name it with --donor.")
         donor = _best(ws, asked, seed)
     rows = cases[cases["image_id"] == donor].to_dict("records")
+    case: dict[str, Any] | None = None
     if rows:
         case = {str(k): v for k, v in rows[0].items()}
         frame, own = _read_grey(case["image_path"]), _read_grey(case["mask_path"]) > 127
         words = {p for known in ws.kb.quality.values() for p in known}
         quality = [p for p in case["bg"].split(", ") if p in words]
-        found, name = (case, case["split"]), donor
+        name = donor
     elif Path(donor).is_file():
         from tigerdata.conditions import quality_words
 
         frame = _read_grey(donor)
         own = _outlined(ws, frame, donor) if mask is None else np.zeros(frame.shape, bool)
-        quality, found, name = quality_words(frame, ws.kb, ws.settings["quality"]), (None, None), Path(donor).name
+        quality, name = quality_words(frame, ws.kb, ws.settings["quality"]), Path(donor).name
     else:
         raise UserError(
             f"the donor '{donor}' is neither an image id of {ws.path} nor a file; `tigerdata view` shows ids."
         )
     image, small, sobel = _built(frame, own, None if mask is None else _read_mask(mask, frame.shape), size)
-    return Layout(image, small, sobel, name, found[1], quality, found[0])
+    return Layout(image, small, sobel, name, case["split"] if case else None, quality, case)
 
 
 def _best(ws: Any, asked: Asked | None, seed: int) -> str:

@@ -202,4 +202,4 @@ def _accepted_attempt(folder: Path, index: int) -> tuple[int, bool]:
     filters = [("index", "=", index)]
     rows = pq.read_table(place, columns=["attempt", "accepted"], filters=filters).to_pylist()
     chosen = max(rows, key=lambda r: (r["accepted"], r["attempt"]), default={"attempt": 0, "accepted": False})
-    return chosen["attempt"], chosen["accepted"]
+    return int(chosen["attempt"]), bool(chosen["accepted"])

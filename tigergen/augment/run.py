@@ -39,7 +39,7 @@ from tigergen.model.folder import model_id
 
 # A block is the least that a process claims: so many images, or so many batches where that is more. Four batches,
 # because the images that are made again go together at a block's end, in a batch that is seldom full.
-BLOCK, BATCHES = 16, 4
+BLOCK, BATCHES = 64, 4
 # What a file needs on disk beside its pixels: provenance, metadata, records while it is made, manifest.
 OVERHEAD_BYTES = 6144
 

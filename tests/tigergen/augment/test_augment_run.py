@@ -1,11 +1,13 @@
 """Running a plan: killed, restarted, in several processes, the outcome is the same; the files say what they are."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from PIL import Image
 
 from kb.errors import UserError
 from tests.proof_corpus import FakePipe, make_workspace, model_stub
+from tigergen.augment import closing, work
 from tigergen.augment import run as runs
 from tigergen.augment.closing import files_id
 from tigergen.augment.gates import GateSettings
@@ -23,6 +26,14 @@ from tigergen.augment.plan import make_plan
 
 COUNTS = {"train": {"benign": 40, "FTC": 8}, "val": {"benign": 12, "FTC": 6}}
 MANY = GateSettings(copy_quantile=0.5)  # a low threshold, so that many images are rejected and made again
+BATCH, BLOCK = 6, 24  # 48 images: two blocks of four batches, and the images that are made again
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "BLOCK", BLOCK)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +55,7 @@ def state(folder: Path) -> dict[str, str]:
 def reference(setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ws, plan, model = setting
     out = tmp_path_factory.mktemp("reference") / "out"
-    result = runs.augment(ws, plan, model, out, pipe=FakePipe(), gates=MANY, attempts=6)
+    result = runs.augment(ws, plan, model, out, batch=BATCH, pipe=FakePipe(), gates=MANY, attempts=6)
     assert result["complete"] and result["rejected"]["copy: too near to a real image"] > 5
     return out
 
@@ -70,16 +81,10 @@ def test_class_folders_load_as_imagefolder(reference: Path) -> None:
     assert data.classes == ["FTC", "benign"] and len(data) == len(kept)
 
 
-def test_files_say_that_they_are_synthetic(reference: Path) -> None:
-    with Image.open(next(reference.rglob("*.png"))) as image:
-        assert image.mode == "L" and image.text["TigerSynthetic"] == "1"
-        assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"] and image.getxmp is not None
-
-
 def test_the_same_call_again_changes_nothing(setting, reference: Path) -> None:
     ws, plan, model = setting
     before, pipe = state(reference), FakePipe()
-    assert runs.augment(ws, plan, model, reference, pipe=pipe, gates=MANY, attempts=6)["complete"]
+    assert runs.augment(ws, plan, model, reference, batch=BATCH, pipe=pipe, gates=MANY, attempts=6)["complete"]
     assert pipe.calls == 0 and state(reference) == before
 
 
@@ -100,7 +105,7 @@ def test_a_run_that_dies_again_and_again_ends_the_same(setting, reference: Path,
     deaths = 0
     for after in range(2, 40, 3):
         try:
-            runs.augment(ws, plan, model, tmp_path / "out", pipe=Dying(after), gates=MANY, attempts=6)
+            runs.augment(ws, plan, model, tmp_path / "out", batch=BATCH, pipe=Dying(after), gates=MANY, attempts=6)
             break
         except KeyboardInterrupt:
             deaths += 1
@@ -115,7 +120,7 @@ def _child(ws_path: str, plan: dict, model: str, out: str, shard: tuple[int, int
             time.sleep(slow)
             return super().__call__(*given, **named)
 
-    runs.augment(Workspace.open(ws_path), plan, model, out, shard, pipe=Slow(), gates=MANY, attempts=6)
+    runs.augment(Workspace.open(ws_path), plan, model, out, shard, BATCH, pipe=Slow(), gates=MANY, attempts=6)
 
 
 def start(setting, out: Path, shard: tuple[int, int] = (0, 1), slow: float = 0.05):
@@ -147,24 +152,112 @@ def test_two_processes_share_a_folder(setting, reference: Path, tmp_path: Path, 
     assert state(tmp_path / "out") == state(reference)
 
 
-def test_sigterm_closes_the_block_and_is_continued(setting, reference: Path, tmp_path: Path) -> None:
-    process = start(setting, tmp_path / "out", slow=0.3)
-    # The signal must find a block in hand: the handler is there once the first claim is.
+def wait_for(found: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "out" / ".work").glob("claims/*.lock")) and time.monotonic() < deadline:
+    while not found() and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def test_sigterm_finishes_the_batch_and_is_continued(setting, reference: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(setting, out, slow=0.4)
+    # The signal must find a batch in hand: the handler is there once the first claim is.
+    wait_for(lambda: list((out / ".work").glob("claims/*.lock")))
     os.kill(process.pid, signal.SIGTERM)
     process.join()
-    assert process.exitcode == 0 and not (tmp_path / "out" / "manifest.parquet").exists()
-    assert list((tmp_path / "out" / ".work" / "blocks").glob("*.json"))
-    process = start(setting, tmp_path / "out", slow=0)
-    process.join()
-    assert state(tmp_path / "out") == state(reference)
+    assert process.exitcode == 0 and not (out / "manifest.parquet").exists()
+    records = [r for part in (out / ".work" / "parts").glob("*.json") for r in json.loads(part.read_text())]
+    assert len(records) == BATCH, "the batch in hand is kept, and no other is begun"
+    assert {str(p.relative_to(out)) for p in out.rglob("*.png")} == {r["file"] for r in records if r["accepted"]}
+    again = FakePipe()
+    ws, plan, model = setting
+    runs.augment(ws, plan, model, out, batch=BATCH, pipe=again, gates=MANY, attempts=6)
+    assert state(out) == state(reference)
+    rows = len(pd.read_parquet(reference / "manifest.parquet"))
+    assert again.calls == rows - BATCH, "what was kept is not made again"
+
+
+def test_the_block_of_a_killed_process_is_taken_over(setting, reference: Path, tmp_path: Path) -> None:
+    """The second process waits for the block that the first holds, and makes it when the first is gone."""
+    out = tmp_path / "out"
+    first = start(setting, out, slow=30)
+    wait_for(lambda: list((out / ".work").glob("claims/000000.lock")))
+    second = start(setting, out, slow=0)
+    wait_for(lambda: (out / ".work" / "blocks" / "000001.json").exists())
+    time.sleep(0.5)
+    assert second.is_alive() and not (out / ".work" / "blocks" / "000000.json").exists()
+    os.kill(first.pid, signal.SIGKILL)
+    second.join(60)
+    assert second.exitcode == 0 and state(out) == state(reference)
+    first.join()
+
+
+def test_a_waiting_process_hears_of_sigterm(setting, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = start(setting, out, slow=30)
+    wait_for(lambda: list((out / ".work").glob("claims/000000.lock")))
+    second = start(setting, out, slow=0)
+    wait_for(lambda: (out / ".work" / "blocks" / "000001.json").exists())
+    os.kill(second.pid, signal.SIGTERM)
+    second.join(30)
+    assert second.exitcode == 0
+    first.kill()
+    first.join()
+
+
+def test_what_a_power_cut_leaves_is_mended(setting, reference: Path, tmp_path: Path) -> None:
+    """All blocks are committed; then files lose their content, half-written and stray ones lie about."""
+    ws, plan, model = setting
+    out = tmp_path / "out"
+
+    class Cut(Exception):
+        pass
+
+    def cut(*_: object) -> None:
+        raise Cut
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
+        patch.setattr(closing, "finish", cut)
+        runs.augment(ws, plan, model, out, batch=BATCH, pipe=FakePipe(), gates=MANY, attempts=6)
+    images = sorted(out.rglob("*.png"))
+    images[0].write_bytes(b"")
+    images[-1].unlink()
+    (out / "FTC" / ".partial-abc.png").write_bytes(images[1].read_bytes())
+    (out / "FTC" / "999999.png").write_bytes(images[1].read_bytes())
+    (out / ".work" / "blocks" / ".partial-x.json").write_text("[")
+    runs.augment(ws, plan, model, out, batch=BATCH, pipe=FakePipe(), gates=MANY, attempts=6)
+    assert state(out) == state(reference)
+
+
+def test_progress_counts_what_all_made_by_reason(setting, reference: Path, tmp_path: Path) -> None:
+    ws, plan, model = setting
+    with pytest.raises(KeyboardInterrupt):
+        runs.augment(ws, plan, model, tmp_path / "out", batch=BATCH, pipe=Dying(5), gates=MANY, attempts=6)
+    told: list[dict] = []
+    given = {"batch": BATCH, "pipe": FakePipe(), "gates": MANY, "attempts": 6, "progress": told.append}
+    runs.augment(ws, plan, model, tmp_path / "out", **given)
+    manifest = pd.read_parquet(reference / "manifest.parquet")
+    last, rejected = told[-1], manifest[~manifest["accepted"]]
+    assert (last["step"], last["steps"]) == (48, 48) and last["accepted"] == manifest["accepted"].sum()
+    assert last["rejected"] == len(rejected) and f"copy: too near to a real image {len(rejected)}" in last["for"]
+    assert last["images_per_s"] > 0 and last["eta_s"] == 0
+    assert [e["step"] for e in told] == sorted(e["step"] for e in told)
+
+
+def test_locks_that_a_file_system_lacks_are_told(setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ws, plan, model = setting
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(work.fcntl, "flock", no_locks)
+    with pytest.raises(UserError, match="has no file locks"):
+        runs.augment(ws, plan, model, tmp_path / "out", pipe=FakePipe())
 
 
 def test_the_batch_size_does_not_change_an_image(setting, reference: Path, tmp_path: Path) -> None:
     ws, plan, model = setting
-    runs.augment(ws, plan, model, tmp_path / "out", batch=7, pipe=FakePipe(), gates=MANY, attempts=6)
+    runs.augment(ws, plan, model, tmp_path / "out", batch=5, pipe=FakePipe(), gates=MANY, attempts=6)
     assert state(tmp_path / "out") == state(reference)
 
 
@@ -210,7 +303,7 @@ def test_samples_and_run_are_in_the_database(setting, reference: Path) -> None:
 def test_another_plan_or_a_foreign_folder_is_refused(setting, reference: Path, tmp_path: Path) -> None:
     ws, plan, model = setting
     with pytest.raises(UserError, match="another plan"):
-        runs.augment(ws, plan | {"seed": 9}, model, reference, pipe=FakePipe(), gates=MANY, attempts=6)
+        runs.augment(ws, plan | {"seed": 9}, model, reference, batch=BATCH, pipe=FakePipe(), gates=MANY, attempts=6)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     with pytest.raises(UserError, match="not empty"):
