@@ -133,12 +133,19 @@ def reason_of(record: dict[str, Any]) -> str:
     return "accepted" if record["accepted"] else str(record["reason"]).split(" of image")[0]
 
 
+def sweep(folder: Path, labels: Sequence[str]) -> None:
+    """Remove the half-written files that killed processes left in a run's folder and its class folders."""
+    for place in (folder, *(folder / label for label in labels)):
+        for left in place.glob(f"{PARTIAL}*"):
+            left.unlink(missing_ok=True)
+
+
 def mend(folder: Path, labels: Sequence[str], todo: Sequence[range]) -> list[int]:
     """Make class folders and committed blocks agree; returns the blocks that must be made again.
 
-    A process that was killed leaves half-written files and images that no record speaks of: they are removed. A power
-    cut can lose the content of files whose names are there: their block is no longer committed. Not to be called once
-    duplicates were replaced, because the blocks do not know of that.
+    A killed process can leave images that no record speaks of: they are removed. A power cut can lose the content of
+    files whose names are there: their block is no longer committed. Not to be called once duplicates were replaced,
+    because the blocks do not know of that.
     """
     kept = np.zeros(todo[-1].stop if todo else 0, dtype=bool)
     again = []
@@ -156,11 +163,8 @@ def mend(folder: Path, labels: Sequence[str], todo: Sequence[range]) -> list[int
     for label in labels:
         for entry in os.scandir(folder / label) if (folder / label).is_dir() else ():
             match = IMAGE.fullmatch(entry.name)
-            stray = match is not None and not (int(match[1]) < len(kept) and kept[int(match[1])])
-            if stray or entry.name.startswith(PARTIAL):
+            if match is not None and not (int(match[1]) < len(kept) and kept[int(match[1])]):
                 Path(entry.path).unlink(missing_ok=True)
-    for left in folder.glob(f"{PARTIAL}*"):
-        left.unlink(missing_ok=True)
     return again
 
 
@@ -197,9 +201,10 @@ class Work:
                     break
                 if is_finished(self.folder):
                     continue
+                labels = sorted({row["label"] for row in plan["rows"]})
+                sweep(self.folder, labels)
                 # Once duplicates are being replaced, the class folders are ahead of the blocks.
                 replaced = (self.folder / WORK / "repaired.json").exists()
-                labels = sorted({row["label"] for row in plan["rows"]})
                 mine = [] if replaced else mend(self.folder, labels, self.todo)
                 if not mine:
                     finish(ws, self.folder, self.maker, len(self.todo), plan)
