@@ -71,7 +71,8 @@ def from_text(base: KnowledgeBase, domain: str, text: str, label: str | None = N
     rows = [
         {"text": text[m.start : m.end], "says": base.phrase(m.attribute, m.value), "encoder": str(m.side)}
         for m in marks
-        if not m.denied and m.value in attributes.get(m.attribute, ())
+        # What a denial states is asked for (no calcification); what it takes away is not.
+        if m.certainty != "negated" and m.value in attributes.get(m.attribute, ())
     ]
     # A size is said in millimetres and asked for as a class.
     rows += [
