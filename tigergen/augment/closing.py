@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kb.files import read_json, sha256_file, write_json
 from tigergen.augment import files
 from tigergen.augment.copies import duplicates, fingerprints
 from tigergen.augment.planfile import plan_id
+from tigergen.augment.prints import Prints
 from tigergen.augment.run import Maker
 from tigergen.augment.work import WORK, Records, commit_file
 
@@ -51,15 +50,15 @@ def _repair(folder: Path, maker: Maker, count: int) -> dict[str, Any]:
     store = folder / WORK / "repaired.json"
     if not store.exists():
         fixes: dict[str, Any] = {}
-        prints, tried = {}, {}
+        prints, tried = Prints(folder / WORK / "prints.f16", len(maker.slots)), {}
         for number in range(count):
             for r in read_json(commit_file(folder, number)):
                 if r["accepted"]:
                     prints[r["index"]] = fingerprints(files.read_pixels(folder / r["file"])[None])[0]
                     tried[r["index"]] = r["attempt"]
         for _ in range(maker.attempts):
-            order = sorted(prints)
-            found = duplicates(np.stack([prints[i] for i in order]), maker.gates.settings.duplicate) if order else []
+            order = prints.order.tolist()
+            found = duplicates(prints, maker.gates.settings.duplicate)
             if not found:
                 break
             again = []

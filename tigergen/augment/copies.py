@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 from tigerdata.images.duplicates import band_pass, fingerprints, pixel_hash, thumbnail, unit
+from tigergen.augment.prints import Prints
 
 __all__ = ["CopyIndex", "duplicates", "fingerprints", "inside_correlation"]
 
@@ -118,7 +119,9 @@ def inside_correlation(image: Images, donor: Images, mask: NDArray[np.generic]) 
     return float(a @ b) / norm if norm > 1e-3 else 0.0
 
 
-def duplicates(prints: NDArray[np.float16], threshold: float, chunk: int = 1024) -> list[tuple[int, int, float]]:
+def duplicates(
+    prints: NDArray[np.float16] | Prints, threshold: float, chunk: int = 1024
+) -> list[tuple[int, int, float]]:
     """(row, earliest kept row, correlation) for each row that repeats an earlier row which is itself kept."""
     near: dict[int, list[tuple[int, float]]] = {}
     for start in range(0, len(prints), chunk):

@@ -14,8 +14,10 @@ from tests.proof_corpus import FakePipe, enter_model, frame, make_workspace, mod
 from tigerdata.export import export
 from tigerdata.images.duplicates import pixel_hash
 from tigergen.augment import files
+from tigergen.augment.copies import duplicates
 from tigergen.augment.one import remake
 from tigergen.augment.plan import make_plan
+from tigergen.augment.prints import Prints
 from tigergen.augment.run import augment
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -97,3 +99,21 @@ def test_what_is_no_finished_run_is_refused(made, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_bytes((run / "plan.json").read_bytes())
     with pytest.raises(UserError, match="not finished"):
         remake(ws.path, tmp_path, 0, None, tmp_path / "a.png", pipe=FakePipe())
+
+
+def test_fingerprints_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = {int(k): rng.normal(size=5).astype(np.float16) for k in rng.permutation(40)[:25]}
+    stored = Prints(tmp_path / "p" / "x.f16", 40)
+    for index, one in rows.items():
+        stored[index] = one
+    for index in sorted(rows)[3:20:4]:
+        del rows[index], stored[index]
+    order = sorted(rows)
+    assert stored.order.tolist() == order and len(stored) == len(order)
+    held = np.stack([rows[k] for k in order])
+    for chunk in (1, 7, 100):
+        parts = [stored[start : start + chunk] for start in range(0, len(stored), chunk)]
+        assert np.array_equal(np.concatenate(parts), held)
+    assert len(stored[100:200]) == 0
+    assert duplicates(stored, 0.5, chunk=4) == duplicates(held, 0.5, chunk=100) != []
