@@ -185,6 +185,7 @@ class Work:
         self.tally = Tally(folder)
         self.tally.update()
         self.before, self.started = self.tally.done, time.monotonic()
+        self._told: tuple[int, Counter[str]] | None = None
 
     def until_closed(self, ws: Any, plan: dict[str, Any], shard: tuple[int, int], stop: threading.Event) -> bool:
         """Make the shard's blocks and, when all blocks are made, close the run; whether it is closed."""
@@ -258,6 +259,9 @@ class Work:
         self.tally.update()
         counts = self.tally.counts + Counter(reason_of(r) for r in in_hand)
         done, total = self.tally.done + sum(1 for r in in_hand if r["accepted"]), self.todo[-1].stop
+        if (done, counts) == self._told:
+            return
+        self._told = (done, counts)
         rate = (done - self.before) / max(time.monotonic() - self.started, 1e-9)
         reasons = {reason: n for reason, n in counts.most_common() if reason != "accepted"}
         event = {"stage": "augment", "step": done, "steps": total, "accepted": counts["accepted"]}

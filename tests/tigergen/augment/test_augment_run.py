@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -242,6 +243,7 @@ def test_progress_counts_what_all_made_by_reason(setting, reference: Path, tmp_p
     assert last["rejected"] == len(rejected) and f"copy: too near to a real image {len(rejected)}" in last["for"]
     assert last["images_per_s"] > 0 and last["eta_s"] == 0
     assert [e["step"] for e in told] == sorted(e["step"] for e in told)
+    assert all(a | {"images_per_s": 0, "eta_s": 0} != b | {"images_per_s": 0, "eta_s": 0} for a, b in pairwise(told))
 
 
 def test_locks_that_a_file_system_lacks_are_told(setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
