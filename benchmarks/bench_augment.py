@@ -78,6 +78,8 @@ def pixels(folder: Path) -> dict[str, Any]:
 
 def same(ws: Any, model: Path, place: Path, n: int) -> bool:
     """Print one row a way of running; whether all are as promised."""
+    # Small blocks, so that two processes have some to share; children inherit this.
+    runs.BLOCK, runs.BATCHES = 16, 1
     plan = make_plan(ws, "FTC", n, seed=1)
     first: dict[str, Any] = {}
     bytes_at: dict[int, dict[str, bytes]] = {}

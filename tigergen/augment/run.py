@@ -283,7 +283,7 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     count = 0
     # Rows are in the order of the index: the attempts at an image follow each other.
     with pq.ParquetFile(place / "manifest.parquet") as table:
-        for batch in table.iter_batches(columns=["index", "label", "accepted", "reason"]):
+        for batch in table.iter_batches(files.ROWS, columns=["index", "label", "accepted", "reason"]):
             for row in batch.to_pylist():
                 asked, count = row["index"], count + (row["index"] != before)
                 before = asked

@@ -1,6 +1,8 @@
 """Generated files say what they are, in their metadata and nowhere else, and exports keep it."""
 
 import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,7 +20,7 @@ from tigergen.augment.copies import duplicates
 from tigergen.augment.one import remake
 from tigergen.augment.plan import make_plan
 from tigergen.augment.prints import Prints
-from tigergen.augment.run import augment
+from tigergen.augment.run import augment, summary
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -117,3 +119,25 @@ def test_fingerprints_on_disk_are_those_in_memory(tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate(parts), held)
     assert len(stored[100:200]) == 0
     assert duplicates(stored, 0.5, chunk=4) == duplicates(held, 0.5, chunk=100) != []
+
+
+def test_tables_are_written_and_counted_in_flat_memory(tmp_path: Path) -> None:
+    """Eight times the rows, the same peak: blocks are not gathered."""
+
+    def blocks(count: int) -> Iterator[list[dict]]:
+        row = dict.fromkeys(files.SCHEMA.names) | {"attempt": 0, "label": "FTC", "accepted": True, "seed": 1}
+        for number in range(count):
+            own = [row | {"index": 64 * number + k, "scores": f"{number} {k} " * 40} for k in range(64)]
+            yield own
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        files.write_manifest(tmp_path / "manifest.parquet", blocks(count))
+        files.write_metadata(tmp_path / "metadata.jsonl", blocks(count))
+        assert summary(tmp_path)["accepted"] == 64 * count
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(1)  # the libraries' own
+    assert peak(128) < 1.3 * peak(16)
