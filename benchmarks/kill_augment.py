@@ -67,7 +67,7 @@ class Job:
         else:
             path = out.with_suffix(".json")
             path.write_text(json.dumps(self.plan))
-            workshop.augment(self.ws, out, plan=path, batch=self.batch)
+            workshop.augment(self.ws, out, plan=path, batch=self.batch, report=False)
 
 
 def waited(process: Any, until: Callable[[], bool]) -> float | None:

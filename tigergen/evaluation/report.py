@@ -1,6 +1,7 @@
 """The report: one HTML file in English and Chinese that opens anywhere, and says no more than the intervals allow."""
 
 import json
+import shlex
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -248,5 +249,5 @@ def shown_coverage(base: Any, train: Any, kept: Any, plan: dict[str, Any]) -> di
 
 def _command(folder: Path, row: Any) -> str:
     """The call that makes one image of the run again: its index in the plan decides prompt, donor and noise."""
-    call = f"remake('WORKSPACE', {folder.name!r}, {int(row['index'])}, {int(row['attempt'])}, 'again.png')"
-    return f'python -c "from tigergen.augment.one import remake; print({call})"'
+    which = f"--run {shlex.quote(folder.name)} --index {int(row['index'])} --attempt {int(row['attempt'])}"
+    return f"tigergen sample {which} --out again.png -w WORKSPACE"
