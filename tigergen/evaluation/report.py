@@ -1,8 +1,8 @@
 """The report: one HTML file in English and Chinese that opens anywhere, and says no more than the intervals allow."""
 
 import json
-import shlex
 import os
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
