@@ -17,7 +17,8 @@ from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.features import EXTRACTOR, TextureSpace
 from tigergen.evaluation.metric_classify import auroc
-from tigergen.evaluation.metric_sets import Array, MetricError, density_coverage, frechet_distance, kernel_distance
+from tigergen.evaluation.metric_neighbours import density_coverage
+from tigergen.evaluation.metric_sets import Array, MetricError, frechet_distance, kernel_distance
 
 Images = NDArray[np.uint8]
 LIMIT = 1000
