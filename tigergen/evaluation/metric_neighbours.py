@@ -1,7 +1,5 @@
 """Precision, recall, density and coverage by nearest-neighbour balls, and what neighbours say about copied images."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,6 +19,8 @@ Bools = NDArray[np.bool_]
 
 # Above this share of undecided pairs, products in float64 are faster than looking at the pairs one by one.
 _MANY = 0.01
+# Rows that tell roughly how far neighbours are.
+_SAMPLE = 512
 
 
 def _pairs(a: Rows, i: NDArray[np.intp], b: Rows, j: NDArray[np.intp]) -> Array:
@@ -32,6 +32,17 @@ def _pairs(a: Rows, i: NDArray[np.intp], b: Rows, j: NDArray[np.intp]) -> Array:
     return out
 
 
+class _Set:
+    """Rows with a centred and scaled copy in float32, whose products are cheap."""
+
+    def __init__(self, rows: Rows, centre: Array, scale: float) -> None:
+        self.rows, self.centre = rows, centre
+        self.small = np.empty(rows.shape, np.float32)
+        for i in range(0, len(rows), 1024):
+            self.small[i : i + 1024] = (rows[i : i + 1024] - centre) / scale
+        self.norm = np.einsum("nd,nd->n", self.small, self.small)
+
+
 class _Distances:
     """Squared distances of the rows of `a` to all rows of `b`: products in float32, float64 where rounding decides.
 
@@ -40,65 +51,87 @@ class _Distances:
     sums), on centred and scaled rows. A comparison closer than that is made again in float64.
     """
 
-    def __init__(self, a: Rows, b: Rows, centre: Array, scale: float, chunk: int) -> None:
-        self.a, self.b, self.centre, self.scale, self.chunk = a, b, centre, scale, chunk
-        self.small_b = self._small(b)
-        self.norm_b = np.einsum("nd,nd->n", self.small_b, self.small_b)
-        self.gamma = (a.shape[1] + 16) * 2.0**-24
+    def __init__(self, a: _Set, b: _Set, scale: float, chunk: int) -> None:
+        self.a, self.b, self.scale, self.chunk = a, b, scale, chunk
+        self.doubt = ((a.rows.shape[1] + 16) * 2.0**-24 * (a.norm + b.norm.max())).astype(np.float32)[:, None]
 
-    def _small(self, rows: Rows) -> Floats:
-        """Centred and scaled rows in float32, converted piece by piece."""
-        out = np.empty(rows.shape, np.float32)
-        for i in range(0, len(rows), 1024):
-            out[i : i + 1024] = (rows[i : i + 1024] - self.centre) / self.scale
-        return out
-
-    def blocks(self) -> Iterator[tuple[int, Floats, Floats]]:
-        """First row, distances [c, M] in units of scale^2, and their uncertainty [c, 1]."""
-        own = self.small_b if self.a is self.b else None
-        top = self.norm_b.max()
-        for i in range(0, len(self.a), self.chunk):
-            rows = self._small(self.a[i : i + self.chunk]) if own is None else own[i : i + self.chunk]
-            norm = np.einsum("nd,nd->n", rows, rows)[:, None]
-            d = rows @ self.small_b.T
-            d *= -2.0
-            d += norm
-            d += self.norm_b
-            yield i, d, np.asarray(self.gamma * (norm + top), np.float32)
+    def block(self, i: int, first: int = 0, step: int = 1) -> Floats:
+        """Distances [c, columns] of a chunk of rows to each `step`-th row of `b` from `first`, in units of scale^2."""
+        rows, columns = slice(i, i + self.chunk), slice(first, None, step)
+        d = (-2.0 * self.a.small[rows]) @ self.b.small[columns].T
+        d += self.a.norm[rows, None]
+        d += self.b.norm[columns]
+        return d
 
     def exact(self, start: int, wanted: Bools) -> Array:
         """The distances of a block that `wanted` [c, M] names, row by row, in float64."""
         r, c = np.nonzero(wanted)
         if len(r) <= _MANY * wanted.size:
-            return _pairs(self.a, start + r, self.b, c)
-        rows = self.a[start : start + len(wanted)] - self.centre
+            return _pairs(self.a.rows, start + r, self.b.rows, c)
+        rows = self.a.rows[start : start + len(wanted)] - self.a.centre
         whole = np.empty(wanted.shape)
-        for j in range(0, len(self.b), 1024):
-            whole[:, j : j + 1024] = squared_distances(rows, self.b[j : j + 1024] - self.centre)
+        for j in range(0, len(self.b.rows), 1024):
+            whole[:, j : j + 1024] = squared_distances(rows, self.b.rows[j : j + 1024] - self.b.centre)
         return whole[wanted]
 
-    def radii(self, k: int) -> Array:
-        """Squared distance of each row of `a`, which is `b`, to its k-th nearest other row."""
-        out = np.empty(len(self.a))
-        for i, d, doubt in self.blocks():
-            rows = np.arange(len(d))
-            d[rows, i + rows] = np.inf
-            near = d <= np.partition(d, k - 1, axis=1)[:, k - 1 : k] + 2 * doubt
-            near[rows, i + rows] = False
-            found, r = self.exact(i, near), np.nonzero(near)[0]
-            order = np.lexsort((found, r))
-            out[i : i + len(d)] = found[order][np.searchsorted(r, rows) + k - 1]
-        return out
-
-    def inside(self, start: int, d: Floats, doubt: Floats, radius: Array) -> Bools:
+    def inside(self, start: int, d: Floats, radius: Array) -> Bools:
         """Which distances of a block are below `radius` (squared, [c, 1] or [M])."""
         small = (radius / self.scale**2).astype(np.float32)
         out = d < small
-        d = np.abs(d - small)
-        undecided = d <= doubt
+        undecided = np.abs(d - small) <= self.doubt[start : start + len(d)]
         if undecided.any():
             out[undecided] = self.exact(start, undecided) < np.broadcast_to(radius, d.shape)[undecided]
         return out
+
+    def radii(self, k: int) -> Array:
+        """Squared distance of each row of `a`, which is `b`, to its k-th nearest other row."""
+        n = len(self.a.rows)
+        if n > 4 * _SAMPLE:
+            # The k-th nearest of some rows is no nearer than that of all: what lies beyond need not be kept.
+            reach = np.concatenate([self._reach(i, k) for i in range(0, n, self.chunk)])
+            if (reach >= 0).all():
+                return self._radii_within(reach, k)
+        out = np.empty(n)
+        for i in range(0, n, self.chunk):
+            d = self.block(i)
+            rows = np.arange(len(d))
+            d[rows, i + rows] = np.inf
+            near = d <= np.partition(d, k - 1, axis=1)[:, k - 1 : k] + 2 * self.doubt[i : i + len(d)]
+            near[rows, i + rows] = False
+            out[i : i + len(d)] = _kth(np.nonzero(near)[0], self.exact(i, near), len(d), k)
+        return out
+
+    def _reach(self, i: int, k: int) -> Floats:
+        """How far the k-th neighbour of a chunk of rows can be, [c]; -1 where too many rows are as near as that."""
+        step = len(self.a.rows) // _SAMPLE
+        d = self.block(i, step=step)
+        own = np.arange(i, i + len(d))
+        own = own[own % step == 0]
+        d[own - i, own // step] = np.inf
+        reach = np.partition(d, k - 1, axis=1)[:, k - 1] + 2 * self.doubt[i : i + len(d), 0]
+        return np.where((d <= reach[:, None]).sum(1) > 4 * k, np.float32(-1), reach)
+
+    def _radii_within(self, reach: Floats, k: int) -> Array:
+        """`radii` from each pair once: rows of a chunk against the rows from there on."""
+        n, found = len(self.a.rows), []
+        for i in range(0, n, self.chunk):
+            d = self.block(i, first=i)
+            size, rows = len(d), np.arange(len(d))
+            d[rows, rows] = np.inf
+            for near, turned in ((d <= reach[i : i + size, None], False), (d[:, size:] <= reach[i + size :], True)):
+                r, c = np.nonzero(near)
+                c += size * turned
+                found.append((i + (c if turned else r), i + (r if turned else c), d[r, c]))
+        r, c, d32 = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        close = d32 <= _kth(r, d32, n, k)[r] + 2 * self.doubt[r, 0]
+        r, c = r[close], c[close]
+        return _kth(r, _pairs(self.a.rows, r, self.b.rows, c), n, k)
+
+
+def _kth(r: NDArray[np.intp], values: Floats | Array, rows: int, k: int) -> Array:
+    """The k-th smallest value of each row 0..rows-1, of values [P] in rows r [P]."""
+    order = np.lexsort((values, r))
+    return np.asarray(values[order][np.searchsorted(r[order], np.arange(rows)) + k - 1])
 
 
 def density_coverage(real: ArrayLike, fake: ArrayLike, k: int = 5, chunk: int = 512) -> dict[str, float]:
@@ -124,15 +157,16 @@ def density_coverage(real: ArrayLike, fake: ArrayLike, k: int = 5, chunk: int = 
     centre = a.mean(0, dtype=np.float64)
     scale = max(float(np.abs(rows - centre).max()) for s in (a, b) for rows in np.array_split(s, len(s) // 1024 + 1))
     scale = scale or 1.0
-    radius_a = _Distances(a, a, centre, scale, chunk).radii(k)
-    radius_b = _Distances(b, b, centre, scale, chunk).radii(k)
+    x, y = _Set(a, centre, scale), _Set(b, centre, scale)
+    radius_a, radius_b = _Distances(x, x, scale, chunk).radii(k), _Distances(y, y, scale, chunk).radii(k)
     held, covered, recalled = np.zeros(len(b), np.int64), 0, 0
-    across = _Distances(a, b, centre, scale, chunk)
-    for i, d, doubt in across.blocks():
-        balls = across.inside(i, d, doubt, radius_a[i : i + len(d), None])
+    across = _Distances(x, y, scale, chunk)
+    for i in range(0, len(a), chunk):
+        d = across.block(i)
+        balls = across.inside(i, d, radius_a[i : i + chunk, None])
         held += balls.sum(0)
         covered += int(balls.any(1).sum())
-        recalled += int(across.inside(i, d, doubt, radius_b).any(1).sum())
+        recalled += int(across.inside(i, d, radius_b).any(1).sum())
     return {
         "precision": float((held > 0).mean()),
         "recall": recalled / len(a),

@@ -38,7 +38,7 @@ def inception_score(logits: ArrayLike, splits: int = 10, seed: int = 2020) -> di
 
 
 def clip_score(image_vectors: ArrayLike, text_vectors: ArrayLike) -> dict[str, float]:
-    """Agreement of images with their texts by the cosine of a dual encoder, in the two usual scalings; higher is better.
+    """Agreement of images with their texts by the cosine of a dual encoder, in two usual scalings; higher is better.
 
     cosine_100 = max(100 mean cos, 0) (torchmetrics); hessel = mean of 2.5 max(cos, 0) (Hessel et al. 2021, eq. 1).
     Row i of the images belongs to row i of the texts. Values of different encoders cannot be compared: CLIP reads at
