@@ -101,12 +101,13 @@ def gradient_similarity(a: ArrayLike, b: ArrayLike) -> float:
     return float(((1.0 - weight) * structure + weight * luminance).mean())
 
 
-def _phash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def phash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The 64 bits of the perceptual hash of a gray image uint8 [H, W] (see `phash_distance`)."""
     from PIL import Image
 
     small = Image.fromarray(image).resize((32, 32), Image.Resampling.LANCZOS)
     low = dctn(np.asarray(small, np.float64))[:8, :8]
-    return np.asarray(low > np.median(low))
+    return (low > np.median(low)).ravel()
 
 
 def phash_distance(a: ArrayLike, b: ArrayLike) -> int:
@@ -126,7 +127,7 @@ def phash_distance(a: ArrayLike, b: ArrayLike) -> int:
     x, y = np.asarray(a), np.asarray(b)
     if any(v.ndim != 2 or v.dtype != np.uint8 or v.size == 0 for v in (x, y)):
         raise MetricError(f"images of shapes {x.shape} and {y.shape}, {x.dtype} and {y.dtype}; 8-bit gray is needed.")
-    return int((_phash(x) != _phash(y)).sum())
+    return int((phash(x) != phash(y)).sum())
 
 
 def pearson(a: ArrayLike, b: ArrayLike, where: ArrayLike | None = None) -> float:
