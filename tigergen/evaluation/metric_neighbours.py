@@ -205,10 +205,11 @@ def memorisation(
         closer_to_train: share of synthetic rows whose nearest real row is a training row (ties count half), ci its
         Wilson interval; expected is train / (train + held-out), the share when nothing is memorised.
         carlini: share of rows with d1 / (0.5 mean of d1 .. d`neighbours`) < 1 (Carlini et al. 2023, untargeted
-        extraction).
+        extraction), and carlini_held_out: with few features or images that happens without any copy.
         nearer_than_real: share of rows with d1 below the `quantile` of held-out rows' d1, which is the share expected
         when nothing is memorised (Dar et al. 2024).
-        flagged: indices of the rows that either of the last two names, to be looked at.
+        flagged: indices of the rows with d1 or Carlini's ratio below the `quantile` of held-out rows, to be looked at;
+        up to 2 `quantile` of a set without copies.
     Raises:
         MetricError: NaN, unequal feature counts, no held-out or synthetic row, fewer training rows than `neighbours`.
 
@@ -223,11 +224,12 @@ def memorisation(
             f"{max(neighbours, 2)} training rows are needed; lower `neighbours` for a smaller training set."
         )
     t, h, s = (rows - t.mean(0) for rows in (t, h, s))
-    near, real = _nearest(s, t, max(neighbours, 2), chunk), _nearest(h, t, 2, chunk)
+    near, real = (_nearest(rows, t, max(neighbours, 2), chunk) for rows in (s, h))
     other = _nearest(s, h, 1, chunk)[:, 0]
     tie = np.isclose(near[:, 0], other, rtol=1e-9, atol=0.0)
     closer = np.where(tie, 0.5, near[:, 0] < other)
-    copied = near[:, 0] < 0.5 * near[:, :neighbours].mean(1)
+    carlini, new = (np.divide(d[:, 0], c, out=np.zeros(len(d)), where=c > 0)
+                    for d in (near, real) for c in [0.5 * d[:, :neighbours].mean(1)])  # fmt: skip
     nearer = near[:, 0] < np.quantile(real[:, 0], quantile)
 
     def ratio(d: Array) -> float:
@@ -238,6 +240,7 @@ def memorisation(
         "nndr": ratio(near), "nndr_held_out": ratio(real),
         "closer_to_train": float(closer.mean()), "closer_to_train_ci": wilson(round(closer.sum()), len(s)),
         "closer_to_train_expected": len(t) / (len(t) + len(h)),
-        "carlini": float(copied.mean()), "nearer_than_real": float(nearer.mean()),
-        "flagged": [int(n) for n in np.nonzero(copied | nearer)[0]],
+        "carlini": float((carlini < 1).mean()), "carlini_held_out": float((new < 1).mean()),
+        "nearer_than_real": float(nearer.mean()),
+        "flagged": [int(n) for n in np.nonzero(nearer | (carlini < np.quantile(new, quantile)))[0]],
     }  # fmt: skip
