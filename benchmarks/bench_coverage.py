@@ -71,7 +71,7 @@ def main() -> None:
     else:
         print("prdc is not compared: give --peer-python")
     large = measured(OURS, args.large, args.features)
-    print(f"N = {args.large:,}: {large['seconds']:.0f} s, the whole process with both sets {large['peak'] / 1e9:.2f} GB")
+    print(f"N = {args.large:,}: {large['seconds']:.0f} s, whole process with both sets {large['peak'] / 1e9:.2f} GB")
     enough.append(large["peak"] < MUST_BYTES)
     print(f"must: < {MUST_BYTES / 1e9:.0f} GB, >= {MUST_FACTOR} x prdc, equal to {MUST_EQUAL}: "
           f"{'enough' if all(enough) else 'NOT ENOUGH'}")  # fmt: skip
