@@ -27,7 +27,9 @@ def evaluate(
         Path | None, typer.Option(help="Images the generator was trained on: adds the memorisation figures.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Draws of two halves of the real set.")] = 10,
-    limit: Annotated[int, typer.Option(min=10, help="Images of a class that are looked at, a set.")] = 1000,
+    limit: Annotated[
+        int, typer.Option(min=10, help="Images of a class that are looked at, of REAL and of FAKE.")
+    ] = 1000,
     geometry: Annotated[bool, typer.Option("--geometry", help="The Geometry Score too; takes long.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every draw.")] = 0,
     workspace: WorkspaceOption = None,
@@ -79,6 +81,8 @@ def _show(found: dict[str, Any]) -> None:
     typer.echo(
         f"floor: real against real at the same n, {found['repeats']} draws of two halves by {found['halves_by']}"
     )
+    if found["classes_left_out"]:
+        typer.echo(f"not in both sets, left out: {', '.join(found['classes_left_out'])}")
     for note in sorted({row["note"] for row in found["rows"] if row["note"]}):
         typer.echo(f"note: {note}")
     if "memorisation" in found:

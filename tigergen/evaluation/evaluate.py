@@ -15,7 +15,8 @@ from kb.files import read_json, write_json
 from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
-from tigergen.evaluation.features import EXTRACTOR, TextureSpace
+from tigergen.evaluation.extractors import texture
+from tigergen.evaluation.features import EXTRACTOR
 from tigergen.evaluation.metric_neighbours import density_coverage
 from tigergen.evaluation.metric_sets import Array, MetricError, frechet_distance, kernel_distance
 
@@ -67,18 +68,20 @@ def evaluate(
     place = {i: n for n, i in enumerate(train.image_ids)}
     donors = [place[d] for d in sample["donor_image_id"]]
     _tell(progress, 1, "distances")
-    space = TextureSpace.fit(train.images)
+    ruler = texture(train.images)
     real = np.concatenate([c.images for c in held])
     real_labels = np.array([label for c in held for label in c.labels])
     known = np.concatenate([c.images for c in seen])
     known_labels = np.array([label for c in seen for label in c.labels])
-    vectors = {"generated": space(images), "held": space(real), "known": space(known)}
+    vectors = {name: np.asarray(ruler.vectors(v), np.float64)
+               for name, v in (("generated", images), ("held", real), ("known", known))}  # fmt: skip
     groups = {"generated": labels, "held": real_labels, "known": known_labels}
     distances = [distance_row(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))]
     _tell(progress, 2, "adherence")
     edges = sobel_correlation(images, train.masks[donors], train.sobel[donors])
     out: dict[str, Any] = {
         "extractor": EXTRACTOR,
+        "weights_sha256": ruler.weights_sha256,
         "distances": distances,
         "telling_apart": [tell_apart(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))],
         "edges": {"mean": _mean(edges), "n": int(np.isfinite(edges).sum())},

@@ -31,26 +31,32 @@ class ImageSet:
     by_patient: bool
 
 
-def listed(path: str | os.PathLike[str], synthetic: bool) -> list[dict[str, str]]:
+def listed(
+    path: str | os.PathLike[str], synthetic: bool, splits: tuple[str, ...] = ("val", "test")
+) -> list[dict[str, str]]:
     """Rows file, label, group of a folder or table, as `synthetic` or real images.
 
     A table (Parquet, CSV, JSONL; in a folder: manifest.parquet, images.csv or metadata.jsonl) names files relative to
     itself. Rows not accepted are left out; of a table with both real and synthetic rows the wanted ones are taken, and
-    of the real ones those of val and test where there are such. A folder's images have the class of the folder they
-    lie in.
+    of the real ones those of `splits` where there are such. The folder of a split of an exported data set is read by
+    the `images.csv` above it. Other folders' images have the class of the folder they lie in.
 
     Raises:
         UserError: nothing there, no column of files, no image.
     """
     place = Path(path)
     table = next((place / name for name in TABLES if (place / name).is_file()), None) if place.is_dir() else place
-    if table is None:
+    above = place.resolve().parent / "images.csv"
+    if table is None and above.is_file():
+        rows = [r for r in (_row(above, r) for r in _read(above)) if Path(r["file"]).is_relative_to(place.resolve())]
+        rows = _chosen(rows, synthetic, splits)
+    elif table is None:
         found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         rows = [{"file": str(p), "label": p.parent.name if p.parent != place else "", "group": ""} for p in found]
     elif not table.is_file():
         raise UserError(f"there is no folder or table of images {path}.")
     else:
-        rows = _chosen([_row(table, r) for r in _read(table)], synthetic)
+        rows = _chosen([_row(table, r) for r in _read(table)], synthetic, splits)
     if not rows:
         raise UserError(f"{path} holds no image to measure.")
     return rows
@@ -82,13 +88,13 @@ def _row(table: Path, given: Mapping[str, Any]) -> dict[str, str]:
     return out | {key: str(given.get(key, "")) for key in ("accepted", "synthetic", "split")}
 
 
-def _chosen(rows: list[dict[str, str]], synthetic: bool) -> list[dict[str, str]]:
+def _chosen(rows: list[dict[str, str]], synthetic: bool, splits: tuple[str, ...]) -> list[dict[str, str]]:
     yes, no = ("1", "True", "true"), ("0", "False", "false")
     rows = [r for r in rows if r["accepted"] not in no]
     if synthetic:
         return [r for r in rows if r["synthetic"] in yes] or rows
     rows = [r for r in rows if r["synthetic"] not in yes]
-    return [r for r in rows if r["split"] in ("val", "test")] or rows
+    return [r for r in rows if r["split"] in splits] or rows
 
 
 def read_set(rows: list[dict[str, str]], size: int, limit: int, seed: int = 0) -> ImageSet:

@@ -58,7 +58,8 @@ class _Distances:
     def block(self, i: int, first: int = 0, step: int = 1) -> Floats:
         """Distances [c, columns] of a chunk of rows to each `step`-th row of `b` from `first`, in units of scale^2."""
         rows, columns = slice(i, i + self.chunk), slice(first, None, step)
-        d = (-2.0 * self.a.small[rows]) @ self.b.small[columns].T
+        d = self.a.small[rows] @ self.b.small[columns].T
+        d *= -2.0
         d += self.a.norm[rows, None]
         d += self.b.norm[columns]
         return d

@@ -32,7 +32,8 @@ DIRECTIONS = {
 LEFT_OUT = {
     "inception_score": "off: ImageNet's classes say nothing of ultrasound, and it never looks at a real image; "
     "tigergen.metrics.inception_score computes it from logits",
-    "ssim, gradient_similarity": "for pairs, and two sets have none; `tigergen evaluate --run` has the pairs of a run",
+    "ssim, gradient_similarity": "for pairs, and two sets have none: tigergen.metrics.ssim takes a generated image and "
+    "the real one whose layout it was given",
     "cmmd": "gaussian_mmd is its formula (unbiased, sigma 10, times 1,000) on this extractor; CMMD is on CLIP alone",
 }
 LEAST = 10
@@ -55,7 +56,7 @@ def measure_folders(
     """Compare a generated set with a real one that the generator has not seen (`image_sets.listed` says what is read).
 
     `extractor`: texture, judge (of `judge_folder`), or a safetensors file of a torchvision `architecture`; `train`: the
-    images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit` images a class;
+    images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit` images a class, of `train` all;
     `geometry`: the Geometry Score too, which takes long.
     Returns: extractor (id, weight hash, resize rule), sets (path, n by class), rows (class, metric, better, n,
     generated, floor, their ranges over the draws, worse_than_floor: share of draws, note), memorisation, left_out with
@@ -64,21 +65,23 @@ def measure_folders(
     """
     rows = {"real": listed(real, False), "fake": listed(fake, True)}
     if train is not None:
-        rows["train"] = listed(train, False)
+        rows["train"] = listed(train, False, ("train",))
     size = min(common_size(rows["real"]), common_size(rows["fake"]))
-    sets = {name: read_set(found, size, limit, seed) for name, found in rows.items()}
+    sets = {name: read_set(found, size, limit if name != "train" else len(found), seed) for name, found in rows.items()}
     ruler = _extractor(extractor, architecture, sets["real"], judge_folder)
     vectors = {name: np.asarray(ruler.vectors(s.images), np.float64) for name, s in sets.items()}
     own, other = (sets[name].labels for name in ("real", "fake"))
     classes = sorted((set(own) & set(other)) - {""})
-    parts = {"all": (np.ones(len(own), bool), np.ones(len(other), bool))}
-    parts |= {label: (own == label, other == label) for label in classes if len(classes) > 1 or len(set(own)) > 1}
+    both = {*classes} or {*own, *other}  # another mixture of classes would be taken for another quality
+    parts = {"all": (np.isin(own, [*both]), np.isin(other, [*both]))}
+    parts |= {label: (own == label, other == label) for label in classes if len(classes) > 1}
     out: dict[str, Any] = {
         **ruler.about(),
         "dimensions": int(vectors["real"].shape[1]),
         "size": size,
         "sets": {name: {"path": str(p), "n": len(sets[name].files), "classes": _counts(sets[name])}
                  for name, p in (("real", real), ("fake", fake), ("train", train)) if name in sets},
+        "classes_left_out": sorted(str(name) for name in {*own, *other} - both),
         "halves_by": "patient" if sets["real"].by_patient else "image: no patient is known, the floor may be too low",
         "repeats": repeats, "seed": seed, "rows": [], "left_out": LEFT_OUT,
     }  # fmt: skip

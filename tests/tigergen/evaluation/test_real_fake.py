@@ -49,7 +49,9 @@ def by_metric(found: dict, label: str = "all") -> dict[str, dict]:
 
 
 def test_new_real_images_are_no_further_off_than_the_floor(real, frames, tmp_path) -> None:
-    found = measure_folders(real, write(tmp_path / "f", frames[2 * N : 4 * N], ["a", "b"] * N), repeats=8)
+    made = write(tmp_path / "f", [*frames[2 * N : 4 * N], *[frames[0] // 4] * 30], ["a", "b"] * N + ["c"] * 30)
+    found = measure_folders(real, made, repeats=8)
+    assert found["classes_left_out"] == ["c"]
     assert {row["class"] for row in found["rows"]} == {"all", "a", "b"}
     assert found["halves_by"] == "patient" and found["size"] == 64 and found["dimensions"] == 52
     rows = by_metric(found)
@@ -91,6 +93,12 @@ def test_what_a_table_leaves_out(tmp_path) -> None:
     pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
     assert [Path(r["file"]).stem for r in image_sets.listed(tmp_path, synthetic=True)] == ["0", "2", "4", "6"]
     assert [Path(r["file"]).stem for r in image_sets.listed(tmp_path / "manifest.parquet", False)] == ["1", "5", "7"]
+    (tmp_path / "out" / "train").mkdir(parents=True)
+    rows = [{"path": f"train/{n}.png", "synthetic": n % 2, "group": f"g{n}", "split": "train"} for n in range(4)]
+    rows.append({"path": "test/9.png", "synthetic": 0, "group": "g9", "split": "test"})
+    pd.DataFrame(rows).to_csv(tmp_path / "out" / "images.csv")
+    found = image_sets.listed(tmp_path / "out" / "train", False, ("train",))
+    assert [(Path(r["file"]).stem, r["group"]) for r in found] == [("0", "g0"), ("2", "g2")]
     (tmp_path / "t.jsonl").write_text(
         '{"file_name": "x.png", "split": "train"}\n{"file_name": "y.png", "split": "test"}\n'
     )
