@@ -56,8 +56,8 @@ def measure_folders(
     """Compare a generated set with a real one that the generator has not seen (`image_sets.listed` says what is read).
 
     `extractor`: texture, judge (of `judge_folder`), or a safetensors file of a torchvision `architecture`; `train`: the
-    images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit` images a class, of `train` all;
-    `geometry`: the Geometry Score too, which takes long.
+    images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit` images a
+    class, of `train` all; `geometry`: the Geometry Score too, which takes long.
     Returns: extractor (id, weight hash, resize rule), sets (path, n by class), rows (class, metric, better, n,
     generated, floor, their ranges over the draws, worse_than_floor: share of draws, note), memorisation, left_out with
     reasons. Raises:

@@ -102,7 +102,7 @@ def test_moso_equals_loops_and_finds_wrong_labels() -> None:
             others = np.delete(g, i, 0).mean(0)
             expected[i] += rate / 8 * others @ g[i]
     assert m.moso(iter(grads), rates) == pytest.approx(expected, abs=1e-15)
-    x = rng.normal(size=(80, 3))
+    x = np.random.default_rng(12).normal(size=(80, 3))
     y = (x[:, 0] > 0).astype(int)
     y[:6] = 1 - y[:6]
     w, checkpoints = np.zeros((4, 2)), []

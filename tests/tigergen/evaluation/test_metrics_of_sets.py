@@ -77,6 +77,7 @@ def test_density_coverage_is_exact_where_float32_alone_is_not(real, fake, kind, 
 
 
 def test_copies_of_a_fifth_of_the_training_set_are_found() -> None:
+    rng = np.random.default_rng(11)
     train, held_out = rng.normal(size=(200, 8)), rng.normal(size=(200, 8))
     fresh = rng.normal(size=(200, 8))
     clean = m.memorisation(train, held_out, fresh)
@@ -87,7 +88,7 @@ def test_copies_of_a_fifth_of_the_training_set_are_found() -> None:
     planted[copied] = train[copied] + 1e-3 * rng.normal(size=(40, 8))
     found = m.memorisation(train, held_out, planted)
     assert set(copied) <= set(found["flagged"]) and len(found["flagged"]) <= 40 + 16
-    assert found["closer_to_train"] > 0.55 > found["closer_to_train_expected"]
+    assert found["closer_to_train"] > clean["closer_to_train"] + 0.05 and found["closer_to_train_expected"] == 0.5
     assert found["carlini"] - clean["carlini"] > 0.15
     assert found["closer_to_train_ci"][0] < found["closer_to_train"] < found["closer_to_train_ci"][1]
 
