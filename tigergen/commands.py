@@ -11,6 +11,7 @@ import typer
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
 from tigergen.commands_draw import grid, sample
+from tigergen.commands_evaluate import evaluate
 from tigergen.commands_plan import plan
 
 gen_app = typer.Typer(
@@ -253,19 +254,7 @@ def arms(
     show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, shard=part, progress=reporter()), as_json)
 
 
-@gen_app.command("evaluate")
-def evaluate(
-    run: Annotated[Path, typer.Option(help="Augmented folder.")],
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure an augmented folder: attribute agreement, condition adherence, distances with their floor.
-
-    Example: tigergen evaluate --run augmented -w study
-    """
-    from tigergen import workshop
-
-    show(workshop.evaluate(open_workspace(workspace), run, progress=reporter()), as_json)
+gen_app.command("evaluate")(evaluate)
 
 
 @gen_app.command("report")

@@ -15,9 +15,10 @@ from kb.files import read_json, write_json
 from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
-from tigergen.evaluation.features import EXTRACTOR, TextureSpace
-from tigergen.evaluation.metric_classify import auroc
-from tigergen.evaluation.metric_sets import Array, MetricError, density_coverage, frechet_distance, kernel_distance
+from tigergen.evaluation.extractors import texture
+from tigergen.evaluation.features import EXTRACTOR
+from tigergen.evaluation.metric_neighbours import density_coverage
+from tigergen.evaluation.metric_sets import Array, MetricError, frechet_distance, kernel_distance
 
 Images = NDArray[np.uint8]
 LIMIT = 1000
@@ -67,18 +68,20 @@ def evaluate(
     place = {i: n for n, i in enumerate(train.image_ids)}
     donors = [place[d] for d in sample["donor_image_id"]]
     _tell(progress, 1, "distances")
-    space = TextureSpace.fit(train.images)
+    ruler = texture(train.images)
     real = np.concatenate([c.images for c in held])
     real_labels = np.array([label for c in held for label in c.labels])
     known = np.concatenate([c.images for c in seen])
     known_labels = np.array([label for c in seen for label in c.labels])
-    vectors = {"generated": space(images), "held": space(real), "known": space(known)}
+    vectors = {name: np.asarray(ruler.vectors(v), np.float64)
+               for name, v in (("generated", images), ("held", real), ("known", known))}  # fmt: skip
     groups = {"generated": labels, "held": real_labels, "known": known_labels}
     distances = [distance_row(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))]
     _tell(progress, 2, "adherence")
     edges = sobel_correlation(images, train.masks[donors], train.sobel[donors])
     out: dict[str, Any] = {
         "extractor": EXTRACTOR,
+        "weights_sha256": ruler.weights_sha256,
         "distances": distances,
         "telling_apart": [tell_apart(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))],
         "edges": {"mean": _mean(edges), "n": int(np.isfinite(edges).sum())},
@@ -148,24 +151,29 @@ def tell_apart(
 
     .5 is what one wishes for; the floor tells known real from held-out real images in the same way.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     own = {name: vectors[name][groups[name] == label] for name in vectors}
     n = min(len(v) for v in own.values())
     out: dict[str, Any] = {"label": label, "n": n}
     if n < LEAST:
         return out
     drawn = {name: v[np.sort(rng.permutation(len(v))[:n])] for name, v in own.items()}
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-    y = np.repeat([0, 1], n)
     for name, other in (("generated", "generated"), ("floor", "known")):
-        x = np.concatenate([drawn["held"], drawn[other]])
-        folds = StratifiedKFold(5, shuffle=True, random_state=0)
-        out[name] = auroc(y, cross_val_predict(model, x, y, cv=folds, method="decision_function"))["auroc"]
+        out[name] = told_apart(drawn["held"], drawn[other])
     return out
+
+
+def told_apart(a: Array, b: Array) -> float:
+    """AUROC of a logistic classifier in 5-fold cross-validation at telling two sets of features [N, d] apart."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+    x, y = np.concatenate([a, b]), np.repeat([0, 1], (len(a), len(b)))
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return float(roc_auc_score(y, cross_val_predict(model, x, y, cv=folds, method="decision_function")))
 
 
 def gate_counts(table: Any) -> dict[str, Any]:

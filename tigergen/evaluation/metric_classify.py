@@ -1,4 +1,7 @@
-"""Metrics of a classifier's scores: discrimination, calibration, and their intervals."""
+"""Metrics of a classifier's scores: discrimination, calibration, and their intervals.
+
+Everything here is to be measured on real images of patients that neither the classifier nor the generator has seen.
+"""
 
 from math import erfc, sqrt
 
@@ -68,10 +71,15 @@ def auroc(
     AUROC = P(p+ > p-) + P(p+ = p-) / 2; variance = var(V10) / m + var(V01) / n (DeLong et al. 1988, eq. 5). Images of
     one patient are not independent: give `groups` (patient ids), or each image counts as its own.
 
-    Args: y labels 0/1 [N]; p scores [N], higher for class 1.
+    Higher is better; .5 is chance; no units. Variance by mid-ranks (Sun and Xu 2014), so that ties count half.
+
+    Args: y labels 0/1 [N]; p scores [N], higher for class 1; groups [N]; level of both intervals.
     Returns: auroc, variance, ci (DeLong, normal), ci_bootstrap (2,000 cluster resamples, percentiles), n, groups.
     Raises:
         MetricError: one class only, NaN, shapes that do not pair.
+
+    >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])["auroc"]
+    0.75
     """
     labels, scores = _scores(y, p)
     _two_classes(labels)
@@ -98,8 +106,15 @@ def auroc(
 def delong_test(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike) -> float:
     """Two-sided p-value that two scores on the same cases have equal AUROC (DeLong et al. 1988, paired).
 
+    z = (A_a - A_b) / sqrt(var(V10_a - V10_b) / m + var(V01_a - V01_b) / n), normal. It takes cases as independent: of
+    patients with several images it says too little doubt; compare intervals over patients as well.
+
+    Args: y labels 0/1 [N]; p_a, p_b scores [N].
     Raises:
         MetricError: one class only, NaN, shapes that do not pair.
+
+    >>> round(delong_test([0, 0, 0, 1, 1, 1], [1, 2, 4, 3, 5, 6], [4, 2, 6, 3, 5, 1]), 4)
+    0.0253
     """
     labels, a = _scores(y, p_a)
     _, b = _scores(y, p_b)
@@ -116,8 +131,13 @@ def delong_test(y: ArrayLike, p_a: ArrayLike, p_b: ArrayLike) -> float:
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of a proportion (Wilson 1927).
 
+    (s + z^2/2n -+ z sqrt(s(1-s)/n + z^2/4n^2)) / (1 + z^2/n), s the share, z the normal quantile of `level`.
+
     Raises:
         MetricError: n < 1 or successes outside 0..n.
+
+    >>> tuple(round(v, 3) for v in wilson(8, 10))
+    (0.49, 0.943)
     """
     if n < 1 or not 0 <= successes <= n:
         raise MetricError(f"{successes} of {n} is not a proportion.")
@@ -129,10 +149,18 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def confusion(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, float | tuple[float, float]]:
-    """Counts and rates at p >= threshold, each rate with its Wilson interval; choose the threshold on validation.
+    """Counts and rates at p >= threshold, each rate with its 95 % Wilson interval; choose the threshold on validation.
 
+    sensitivity = tp / (tp + fn), specificity = tn / (tn + fp), accuracy = (tp + tn) / N; higher is better, 0..1.
+    Accuracy follows the share of the classes: always calling the larger one reaches that share.
+
+    Args: y labels 0/1 [N]; p scores [N].
     Raises:
         MetricError: one class only, NaN, shapes that do not pair.
+
+    >>> found = confusion([1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1], threshold=0.5)
+    >>> found["tp"], found["fp"], found["sensitivity"]
+    (1, 1, 0.5)
     """
     labels, scores = _scores(y, p)
     _two_classes(labels)
@@ -147,33 +175,63 @@ def confusion(y: ArrayLike, p: ArrayLike, threshold: float) -> dict[str, float |
     }  # fmt: skip
 
 
-def _probabilities(y: ArrayLike, p: ArrayLike) -> tuple[NDArray[np.bool_], Array]:
-    labels, scores = _scores(y, p)
-    if len(scores) == 0 or scores.min() < 0.0 or scores.max() > 1.0:
+def _probabilities(y: ArrayLike, p: ArrayLike) -> tuple[NDArray[np.int64], Array]:
+    """Labels [N] and probabilities [N, C] of all classes; binary ones [N] are of class 1."""
+    chances = np.asarray(p, dtype=np.float64)
+    if chances.ndim == 2:
+        labels = np.asarray(y)
+        if labels.shape != chances.shape[:1] or not np.isin(labels, np.arange(chances.shape[1])).all():
+            raise MetricError(f"labels of shape {labels.shape} must be 0..{chances.shape[1] - 1}, one a row.")
+        if not np.isfinite(chances).all() or np.abs(chances.sum(1) - 1.0).max(initial=0.0) > 1e-4:
+            raise MetricError("the probabilities of a row must sum to 1; give them after the softmax.")
+    else:
+        labels, scores = _scores(y, p)
+        chances = np.stack([1.0 - scores, scores], axis=1)
+    if len(chances) == 0 or chances.min() < 0.0 or chances.max() > 1.0:
         raise MetricError("calibration needs probabilities between 0 and 1.")
-    return labels, scores
+    return labels.astype(np.int64), chances
 
 
 def brier(y: ArrayLike, p: ArrayLike) -> dict[str, float]:
-    """Brier score of binary probabilities: `sum` over both classes (0..2, Brier 1950) and `half` of it (0..1).
+    """Brier score: mean squared error of probabilities; lower is better.
 
+    `sum` = 1/N sum_i sum_c (p_ic - [y_i = c])^2, over all classes (0..2, Brier 1950); `half` of it (0..1) is what is
+    usual for two classes. The two differ by a factor of two: say which.
+
+    Args: y labels [N]; p probabilities of class 1 [N], or of all classes [N, C] with labels 0..C-1.
     Raises:
-        MetricError: values outside 0..1, NaN, shapes that do not pair.
+        MetricError: values outside 0..1, rows that do not sum to 1, NaN, shapes that do not pair.
+
+    >>> {name: round(value, 3) for name, value in brier([1, 0], [0.8, 0.4]).items()}
+    {'sum': 0.2, 'half': 0.1}
     """
-    labels, scores = _probabilities(y, p)
-    half = float(((scores - labels) ** 2).mean())
-    return {"sum": 2.0 * half, "half": half}
+    labels, chances = _probabilities(y, p)
+    total = float(((chances - np.eye(chances.shape[1])[labels]) ** 2).sum(1).mean())
+    return {"sum": total, "half": total / 2.0}
 
 
 def expected_calibration_error(y: ArrayLike, p: ArrayLike, bins: int = 10) -> float:
-    """Expected calibration error, equal-width bins (lower, upper], of the positive class (Guo et al. 2017, eq. 3).
+    """Expected calibration error over equal-width bins (lower, upper]; 0..1, lower is better.
 
-    sum_b |b|/N |mean(y in b) - mean(p in b)|; the value depends on `bins`, so state it.
+    sum_b |b|/N |mean(hit in b) - mean(p in b)| (Guo et al. 2017, eq. 3). Two classes: p of class 1 and hit = y; more:
+    p of the most probable class and hit = it is the right one. The value depends on `bins` and, for small N, is biased
+    upwards: state both.
 
+    Args: y labels [N]; p probabilities of class 1 [N], or of all classes [N, C] with labels 0..C-1.
     Raises:
-        MetricError: values outside 0..1, NaN, shapes that do not pair.
+        MetricError: values outside 0..1, rows that do not sum to 1, NaN, shapes that do not pair, bins below 1.
+
+    >>> round(expected_calibration_error([1, 1, 0, 0], [0.9, 0.7, 0.2, 0.2]), 3)
+    0.2
     """
-    labels, scores = _probabilities(y, p)
+    labels, chances = _probabilities(y, p)
+    if bins < 1:
+        raise MetricError(f"{bins} bins; at least one is needed.")
+    if np.ndim(p) == 2:
+        said, scores = chances.argmax(1), chances.max(1)
+        hits = said == labels
+    else:
+        hits, scores = labels == 1, chances[:, 1]
     index = np.clip(np.ceil(scores * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(index, weights=labels - scores, minlength=bins)
+    gap = np.bincount(index, weights=hits - scores, minlength=bins)
     return float(np.abs(gap).sum() / len(scores))
