@@ -201,6 +201,9 @@ def augment(
     ] = "0/1",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Reject nothing, only record the scores.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Keep rejected images in OUT-quarantine, a folder a reason.")
+    ] = False,
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Do not measure the run and write report.html.")
     ] = False,
@@ -219,7 +222,9 @@ def augment(
     ws = open_workspace(workspace)
     # Each process counts what all of them have made: one line, and one report, is enough.
     tell, write = reporter(quiet=not is_first()), is_first() and not no_report
-    result = workshop.augment(ws, out, target, n, plan, shard, batch, keep_all, tell, report=write)
+    result = workshop.augment(
+        ws, out, target, n, plan, shard, batch, keep_all, tell, report=write, keep_rejected=quarantine
+    )
     if is_first() or not result["complete"]:
         show(result, as_json)
     if result.get("interrupted"):

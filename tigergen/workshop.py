@@ -274,10 +274,12 @@ def augment(
     keep_all: bool = False,
     progress: Progress | None = None,
     report: bool = True,
+    keep_rejected: bool = False,
 ) -> dict[str, Any]:
     """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
 
-    The judge, where the workspace has one, scores every image; its scores are recorded. `keep_all` rejects nothing.
+    Judge and segmenter, where the workspace has them, gate every image (`augment.gates`). `keep_all` rejects nothing
+    and records the scores; `keep_rejected` keeps rejected images in a folder beside `out`.
     `report`: measure the finished run and write `report.html` into its folder, unless it is there.
     Raises UserError unless either a plan or both target and n are given.
     """
@@ -288,10 +290,11 @@ def augment(
     if (plan is None) == (target is None or n is None):
         raise UserError("give either --plan, or --target together with --n.")
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
-    judge, gates = own_judge(ws), GateSettings(keep_all=keep_all)
+    gates = GateSettings(keep_all=keep_all)
     result = run.augment(
-        ws, todo, model_folder(ws, FINE), out, read_shard(shard), batch, progress, gates=gates, judge=judge
-    )
+        ws, todo, model_folder(ws, FINE), out, read_shard(shard), batch, progress, gates=gates,
+        judge=own_judge(ws), segmenter=own_segmenter(ws), keep_rejected=keep_rejected,
+    )  # fmt: skip
     page = Path(out) / "report.html"
     if report and result["complete"] and result["accepted"] and not page.exists():
         from tigergen.evaluation.report import write_report

@@ -23,11 +23,16 @@ SMALL = 5
 # Layers of a copy check from cheap to dear: what rejects by it begins so, and the threshold's name in gates.json.
 LAYERS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("1. equal pixels, also mirrored", ("copy: the pixels",), ()),
-    ("2. perceptual hash", ("copy: perceptual hash", "copy: phash"), ("phash",)),
-    ("3. correlation, shifts and mirrors, with any real training image", ("copy: too near to a real",), ("copy",)),
+    ("2. perceptual hash, also mirrored", ("copy: the perceptual hash",), ("hash",)),
+    (
+        "3. correlation, shifts, sizes and mirrors, with any real training image",
+        ("copy: too near to a real",),
+        ("copy",),
+    ),
     ("3a. the same with the donor's patient", ("copy: too near to its donor",), ("donor",)),
     ("3b. texture of the donor's nodule", ("copy: the nodule",), ("inside",)),
-    ("4. nearest neighbour in a feature space", ("copy: embedding", "copy: features"), ("embedding", "features")),
+    ("3c. layout and nodule of the donor together", ("copy: layout and nodule",), ("donor_both",)),
+    ("4. nearest neighbour in a feature space (texture)", ("copy: the texture",), ("texture",)),
     ("5. overfitting and membership", (), ("membership",)),
 )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kb.files import read_json, sha256_file, write_json
-from tigergen.augment import files
+from tigergen.augment import files, quarantine
 from tigergen.augment.copies import duplicates, fingerprints
 from tigergen.augment.planfile import plan_id
 from tigergen.augment.prints import Prints
@@ -37,7 +37,7 @@ def finish(ws: Any, folder: Path, maker: Maker, count: int, plan: dict[str, Any]
     write_rows(ws, folder, records(), plan, maker.model)
     write_card(folder, records(), plan, maker.model)
     # The manifest comes last: where it is, the run is complete.
-    files.write_manifest(folder / "manifest.parquet", records())
+    files.write_manifest(folder / "manifest.parquet", records(), {"gates": maker.gates.thresholds()})
     shutil.rmtree(folder / WORK, ignore_errors=True)
 
 
@@ -68,6 +68,7 @@ def _repair(folder: Path, maker: Maker, count: int) -> dict[str, Any]:
                 fix = fixes.setdefault(str(index), {"reason": reason, "records": []})
                 for r in fix["records"]:
                     if r["accepted"]:
+                        _set_aside(maker, r, reason, folder / WORK / "repair" / f"{index}.png")
                         r |= {"accepted": False, "file": None, "sha256": None, "reason": reason}
                 del prints[index]
                 again += [(index, tried[index] + 1)] if tried[index] + 1 < maker.attempts else []
@@ -81,6 +82,11 @@ def _repair(folder: Path, maker: Maker, count: int) -> dict[str, Any]:
                     prints[r["index"]] = fingerprints(image[None])[0]
         write_json(store, fixes)
     fixes = read_json(store)
+    if maker.quarantine is not None:
+        for number in range(count):
+            for r in read_json(commit_file(folder, number)):
+                if r["accepted"] and str(r["index"]) in fixes:
+                    _set_aside(maker, r, fixes[str(r["index"])]["reason"], folder / r["file"])
     for index, fix in fixes.items():
         kept = [r for r in fix["records"] if r["accepted"]]
         if kept:
@@ -89,6 +95,16 @@ def _repair(folder: Path, maker: Maker, count: int) -> dict[str, Any]:
             label = maker.slots.at(int(index)).label
             (folder / label / f"{int(index):06d}.png").unlink(missing_ok=True)
     return fixes
+
+
+def _set_aside(maker: Maker, record: dict[str, Any], reason: str, file: Path) -> None:
+    """Copy a duplicate into the quarantine, where the run has one, before another image takes its place.
+
+    After a kill the file may be its replacement already: the record's hash says whose it is.
+    """
+    if maker.quarantine is not None and file.exists() and sha256_file(file) == record["sha256"]:
+        place = quarantine.place(maker.quarantine, record["index"], record["attempt"], reason)
+        files.write_bytes(place, file.read_bytes())
 
 
 def write_rows(ws: Any, folder: Path, records: Iterable[Records], plan: dict[str, Any], model: str) -> None:

@@ -119,17 +119,21 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"))
 
 
-def write_manifest(path: Path, records: Iterable[list[dict[str, Any]]]) -> None:
-    """Write the manifest, one row an attempt, in groups of about `ROWS` rows so that memory stays flat."""
-    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+def write_manifest(path: Path, records: Iterable[list[dict[str, Any]]], about: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest, one row an attempt, in groups of about `ROWS` rows so that memory stays flat.
+
+    `about` goes into the file's own metadata, each value as JSON: the thresholds that the scores were held against.
+    """
+    schema = SCHEMA.with_metadata({key: json.dumps(value, sort_keys=True) for key, value in (about or {}).items()})
+    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         held: list[dict[str, Any]] = []
         for block in records:
             held += block
             if len(held) >= ROWS:
-                writer.write_table(pa.Table.from_pylist(held, schema=SCHEMA))
+                writer.write_table(pa.Table.from_pylist(held, schema=schema))
                 held = []
         if held:
-            writer.write_table(pa.Table.from_pylist(held, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(held, schema=schema))
 
 
 def write_metadata(path: Path, records: Iterable[list[dict[str, Any]]]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import read_json, write_json
 from tigerdata.progress import Progress
-from tigergen.augment import files
+from tigergen.augment import accounts, files, quarantine
 from tigergen.augment.gates import Gates, GateSettings
 from tigergen.augment.pipe import open_pipe
 from tigergen.augment.planfile import check_plan, plan_id, read_plan, write_plan
@@ -58,6 +58,7 @@ class Maker:
     batch: int
     attempts: int
     producer: str = files.PRODUCER
+    quarantine: Path | None = None
 
     def fill(self, pending: list[Pair]) -> tuple[Records, dict[int, NDArray[np.uint8]]]:
         """Try (index, attempt) pairs until each index has an accepted image or no attempt is left."""
@@ -94,12 +95,16 @@ class Maker:
         """Sample and judge one batch."""
         pixels = self.sample(slots)
         masks = np.stack([self.donors[s.donor][0] for s in slots])
-        verdicts = self.gates.check(pixels, [s.donor for s in slots], masks, [s.attributes for s in slots])
+        verdicts = self.gates.check(
+            pixels, [s.donor for s in slots], masks, [s.attributes for s in slots], [s.label for s in slots]
+        )
         records, images = [], {}
         for slot, image, verdict in zip(slots, pixels, verdicts, strict=True):
             records.append(self.record(slot, image, verdict.reason, verdict.scores))
             if verdict.reason is None:
                 images[slot.index] = image
+            elif self.quarantine is not None:
+                quarantine.keep(self.quarantine, records[-1], image, self.producer)
         return records, images
 
     def _roles(self, slot: Slot) -> list[tuple[str, str]]:
@@ -186,6 +191,7 @@ def augment(
     judge: Any = None,
     segmenter: Any = None,
     pipe: Any = None,
+    keep_rejected: bool = False,
 ) -> dict[str, Any]:
     """Generate the images of a plan into an ImageFolder with manifest, plan, data card (contract 6 of the design).
 
@@ -193,6 +199,7 @@ def augment(
     blocks of images are claimed by file locks, and `shard` (i, N) leaves a process the blocks i, i + N, ... alone.
     Image k is the same whatever the order, the processes or the restarts; bytes are equal for an equal `batch`. SIGTERM
     ends after the batch in hand. `pipe` replaces loading `model_folder` (same call signature).
+    `keep_rejected`: keep what the gates reject in a folder beside `out` (`augment.quarantine`).
 
     Returns counts: complete, accepted, rejected by reason, unfilled, per class, files. Where blocks of other shards are
     missing, or after SIGTERM, `complete` and `interrupted` alone.
@@ -213,6 +220,7 @@ def augment(
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return summary(folder)
     maker = _maker(ws, checked, pipe or open_pipe(model), run, batch, attempts, gates, judge, segmenter)
+    maker.quarantine = quarantine.folder_of(folder) if keep_rejected else None
     todo = blocks(len(maker.slots), run["block"])
     work = Work(folder, maker, todo, progress)
     _check_disk(folder, len(maker.slots) - work.tally.done, int(maker.pipe.config["image_size"]))
@@ -252,8 +260,8 @@ def _maker(
 
     size = int(pipe.config["image_size"])
     train = load_cases(ws, "train", size)
-    held = load_cases(ws, "val", size).images if (ws.cases()["split"] == "val").any() else train.images[:0]
-    fitted = Gates.fit(train.images, train.image_ids, train.patient_ids, held, settings, judge, segmenter)
+    held = load_cases(ws, "val", size) if (ws.cases()["split"] == "val").any() else None
+    fitted = Gates.fit(train, held, settings, judge, segmenter)
     wanted = {d for row in plan["rows"] for d in row["donors"]}
     donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids) if i in wanted}
     quality = donor_quality(ws.kb, train)
@@ -296,4 +304,5 @@ def summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "per_class": dict(sorted(per_class.items())),
         "rejected": dict(sorted(rejected.items())),
         "unfilled": count - accepted,
+        **accounts.of(place),
     }

@@ -28,8 +28,12 @@ THRESHOLDS = {
     "copy: too near to a real image": "copy",
     "copy: too near to its donor": "donor",
     "copy: the nodule of its donor": "inside",
-    "attributes: not what the prompt says": "attribute_minimum",
-    "mask: nodule not where it was asked": "mask_minimum",
+    "copy: layout and nodule of its donor": "donor_both",
+    "copy: the perceptual hash of a real image": "hash",
+    "copy: the texture of a real image": "texture",
+    "realism: unlike the real images of its class": "realism",
+    "attributes: not what the prompt says": "attributes",
+    "mask: nodule not where it was asked": "mask",
     "duplicate": "duplicate",
 }
 OFF = "off"

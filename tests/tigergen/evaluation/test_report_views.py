@@ -75,14 +75,15 @@ def test_pairs_are_the_nearest_of_each_class_at_native_size(tmp_path) -> None:
 
 def test_gates_show_threshold_and_count_and_keep_what_they_do_not_know() -> None:
     limits = {"mean": [20.0, 150.0], "sd_low": 12.0, "white_high": 0.05}
-    thresholds = {"copy": 0.85, "donor": 0.95, "mask_minimum": None, "technical": limits}
+    thresholds = {"copy": 0.85, "donor": 0.95, "mask": None, "technical": limits}
     rejected = {"copy: too near to a real image": 3, "duplicate of image 4 (correlation 1.0)": 2, "new: reason": 1}
     rows = {r["reason"]: (r["threshold"], r["count"]) for r in views.gate_rows(rejected, thresholds)}
     assert rows["copy: too near to a real image"] == ("0.85", 3) and rows["copy: too near to its donor"] == ("0.95", 0)
     assert rows["duplicate"] == ("off", 2) and rows["new: reason"] == ("–", 1)
     assert rows["technical: too dark"] == ("20 – 150", 0) and rows["mask: nodule not where it was asked"] == ("off", 0)
     assert rows["copy: the pixels of a real image"] == ("none", 0)
-    flat = set(views.flat({**GateSettings().__dict__, "copy": 1, "technical": limits}))
+    measured = dict.fromkeys(("copy", "hash", "texture", "realism", "attributes", "mask"), 1)
+    flat = set(views.flat({**GateSettings().__dict__, **measured, "technical": limits}))
     assert {name for name in views.THRESHOLDS.values() if name} <= flat, "a threshold that no run stores"
 
 
