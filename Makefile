@@ -13,7 +13,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[yolo,dicom,dev]"
+	$(BIN)/pip install --quiet --editable ".[yolo,dicom,study,dev]"
 	$(BIN)/pip install --quiet --force-reinstall --no-deps opencv-python-headless
 	touch $@
 

@@ -13,12 +13,14 @@ from tigerdata.progress import reporter
 from tigergen.commands_draw import grid, sample
 from tigergen.commands_evaluate import evaluate
 from tigergen.commands_plan import plan
+from tigergen.commands_study import study_app
 
 gen_app = typer.Typer(
     help="Train the Tiger Model, generate images of the rare class, and prove what they are worth.", **APP
 )
 train_app = typer.Typer(help="Train a part: segmenter, judge, autoencoder, coarse stage, fine stage.", **APP)
 gen_app.add_typer(train_app, name="train")
+gen_app.add_typer(study_app, name="study")
 
 
 @gen_app.command("presets")
