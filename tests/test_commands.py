@@ -31,9 +31,11 @@ ORDER = [
     "tigergen train judge", "tigergen train vae", "tigergen train coarse", "tigergen train fine", "tigergen plan",
     "tigergen augment", "tigergen sample", "tigergen grid",
     "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
+    "tigergen study new",
 ]  # fmt: skip
-# The demo runs these very commands again; tests/tigergen/test_demo.py runs it.
-ELSEWHERE = {"tigergen demo"}
+# The demo runs these very commands again (tests/tigergen/test_demo.py); a study is served until it is stopped, and
+# scored once people have answered (tests/tigergen/study).
+ELSEWHERE = {"tigergen demo", "tigergen study serve", "tigergen study score"}
 
 
 def commands() -> dict[str, str]:

@@ -107,7 +107,8 @@ def _unseen(ws: Workspace, runs: Mapping[str, Path], candidates: Sequence[Candid
     notes = []
     with ws.connect(read_only=True) as con:
         for name, folder in runs.items():
-            for model in sorted(set(pq.read_table(folder / "manifest.parquet", columns=["model_id"])[0].to_pylist())):
+            column = pq.read_table(folder / "manifest.parquet", columns=["model_id"])[0].to_pylist()
+            for model in sorted(set(filter(None, column))):
                 row = con.execute("SELECT trained_on FROM models WHERE model_id = ?", [model]).fetchone()
                 seen = set(json.loads(row[0])) if row and row[0] else set()
                 if seen & real:

@@ -153,7 +153,7 @@
       const rows = state.words.map((word, k) => make("li", { role: "group", "aria-label": word[language] },
         make("span", {}, make("kbd", {}, String((k + 1) % 10)), word[language]),
         option(1, () => mark(k, 1), [t().yes], { "data-feature": k }), option(0, () => mark(k, 0), [t().no], { "data-feature": k })));
-      return make("div", { class: "one" }, pictureOf(state.pictures[0], t().picture(1)),
+      return make("div", { class: "one marks" }, pictureOf(state.pictures[0], t().picture(1)),
         make("div", { class: "side" }, ...head(), make("ul", { class: "features" }, ...rows),
           foot(make("button", { type: "button", id: "rest", click: rest }, t().rest))));
     },
@@ -169,6 +169,7 @@
     $("language").textContent = t().other;
     if (!state) return;
     $("reader").textContent = `${state.reader} · ${t().level[state.level] || state.level}`;
+    main.dataset.done = state.done;
     $("bar").style.width = `${(100 * state.done) / state.of}%`;
     if (!state.task) return main.replaceChildren(sheet(t().end, [t().ended]));
     if (introduced !== state.task) {

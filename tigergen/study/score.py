@@ -222,7 +222,7 @@ def _feature_rows(study: Study, first: list[Row]) -> list[Row]:
                 sided = [r["correct"] for r in known if r["expected"] == side]
                 row[name] = float(np.mean(sided)) if sided else None
             row["cohen_kappa"] = cohen_kappa([r["expected"] for r in known], [r["answer"] for r in known])
-            whole = _complete(study, marks, "mark", {r["reader"]: 0 for r in part})
+            whole = _complete(study, marks, "mark", list(dict.fromkeys(r["reader"] for r in part)))
             row["fleiss_kappa"] = _fleiss(part, whole)["fleiss_kappa"] if len(whole) > 1 else None
             found.append(row)
     return found

@@ -163,7 +163,11 @@ def app(desk: Desk, hosts: Sequence[str] = ()) -> Any:
         wrong = await run_in_threadpool(desk.answer, reader, sent)
         return nothing(wrong, 409) if wrong else JSONResponse(desk.state(reader), headers=HEADERS)
 
+    def icon(request: Request) -> Response:
+        return Response(status_code=204, headers=HEADERS)
+
     routes = [
+        Route("/favicon.ico", icon),
         Route("/r/{token}/", for_readers(page)),
         Route("/r/{token}/page.js", for_readers(script)),
         Route("/r/{token}/page.css", for_readers(style)),
