@@ -105,6 +105,8 @@ def _groups(study: Study, rows: Iterable[Row]) -> dict[str, list[str]]:
     """Who is scored together: all, each level, each reader; only readers with answers."""
     answered = {row["reader"] for row in rows}
     people = [r for r in study.readers if r.reader in answered]
+    if not people:
+        return {}
     groups = {"all": [r.reader for r in people]}
     for level in dict.fromkeys(r.level for r in people):
         groups[level] = [r.reader for r in people if r.level == level]

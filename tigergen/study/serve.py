@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from typing import Any, TypeGuard
 
@@ -228,11 +231,29 @@ def serve(
         )  # fmt: skip
         if ready:
             ready(links(study, listening.getsockname()[1]))
-        uvicorn.Server(settings).run(sockets=[listening])
+        with _until_stopped():
+            uvicorn.Server(settings).run(sockets=[listening])
         return {r.reader: {"answers": desk.current(r)[0], "of": len(r.trials)} for r in study.readers}
     finally:
         listening.close()
         answers.close()
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block as its natural end: uvicorn raises them again once it has shut down."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    # Only the main thread may set handlers, and only there uvicorn catches signals at all.
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _is_time(ms: Any) -> TypeGuard[int]:

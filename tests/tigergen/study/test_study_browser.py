@@ -19,14 +19,14 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser is d
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-WAIT_MS = 60_000
+WAIT_MS = 120_000
 
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # Nothing is downloaded: playwright drives the system's own browser over a pipe.
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False, timeout=WAIT_MS)
         yield running
         running.close()
 

@@ -181,8 +181,8 @@ def test_folders_that_are_no_run_or_hold_a_study(ws: Workspace, run: Path, study
 
 
 def test_real_images_that_the_generator_saw_are_refused(ws: Workspace, tmp_path: Path) -> None:
+    seen = [*ws.cases("train")["image_id"], ws.cases("test")["image_id"][0]]
     with ws.connect() as con:
-        seen = [*ws.cases("train")["image_id"], ws.cases("test")["image_id"][0]]
         row = {"model_id": "leaky", "kind": "fine", "path": "m", "trained_on": json.dumps(seen)}
         store.insert(con, "models", pd.DataFrame([row]), replace=True)
     with pytest.raises(UserError, match="was trained on 1 of these real images"):
