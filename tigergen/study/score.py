@@ -239,8 +239,8 @@ def _level_rows(study: Study, first: list[Row], seed: int) -> list[Row]:
         for a, b in combinations([name for name in ("junior", "senior") if name in groups], 2):
             result = compare_groups(_table(known, groups[a]), _table(known, groups[b]), seed)
             sizes, means = result.pop("readers"), result.pop("means")
-            counts, shares = {f"readers_{a}": sizes[0], f"readers_{b}": sizes[1]}, {a: means[0], b: means[1]}
-            found.append({"task": task, **counts, **shares, **result})
+            row: Row = {"task": task, f"readers_{a}": sizes[0], f"readers_{b}": sizes[1], a: means[0], b: means[1]}
+            found.append(row | result)
     return found
 
 
