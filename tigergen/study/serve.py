@@ -229,9 +229,9 @@ def serve(
             app(desk, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
             proxy_headers=False, ws="none", timeout_graceful_shutdown=3,
         )  # fmt: skip
-        if ready:
-            ready(links(study, listening.getsockname()[1]))
         with _until_stopped():
+            if ready:
+                ready(links(study, listening.getsockname()[1]))
             uvicorn.Server(settings).run(sockets=[listening])
         return {r.reader: {"answers": desk.current(r)[0], "of": len(r.trials)} for r in study.readers}
     finally:
@@ -247,13 +247,14 @@ def _until_stopped() -> Iterator[None]:
         raise KeyboardInterrupt
 
     # Only the main thread may set handlers, and only there uvicorn catches signals at all.
-    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM) if main}
     try:
         with suppress(KeyboardInterrupt):
             yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _is_time(ms: Any) -> TypeGuard[int]:
