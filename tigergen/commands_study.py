@@ -1,5 +1,6 @@
 """The commands `tigergen study new|serve|score`: people judge real and generated images, blinded."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,8 @@ def score(
         return
     from tigerdata.tables import show_table
 
+    scores["shares"] = [row for row in scores["shares"] if _in_short(row, scores["progress"])]
+    scores["features"] = [row for row in scores["features"] if row["n"]]
     for name, title, columns in TABLES:
         if scores[name]:
             show_table(title, [_rounded(row) for row in scores[name]], columns)
@@ -106,7 +109,7 @@ def score(
 
 TABLES = (
     ("shares", "Right answers; and who said real of what", ("task", "measure", "who", "what", "n", "share", "low",
-     "high", "chance", "p")),
+     "high", "low_crossed", "high_crossed", "p")),
     ("features", "Features against the text", ("feature", "what", "n", "share", "low", "high", "sensitivity",
      "specificity", "cohen_kappa", "fleiss_kappa")),
     ("readers_agree", "Agreement between readers", ("task", "who", "readers", "cases", "agreeing_pairs",
@@ -117,6 +120,14 @@ TABLES = (
      "difference", "low", "high", "p", "p_least")),
     ("seconds", "Seconds to an answer", ("task", "who", "n", "median_s")),
 )  # fmt: skip
+
+
+def _in_short(row: dict[str, Any], readers: Container[str]) -> bool:
+    """Whether a row of shares is for the screen: single readers in total only, and a source by who said real of it."""
+    if row["who"] in readers:
+        return row["what"] == "all"
+    one_source = row["what"] != "all" and not row["what"].startswith("class ")
+    return row["measure"] == "said real" or row["task"] != "source" or not one_source
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

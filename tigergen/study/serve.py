@@ -217,12 +217,13 @@ def serve(
         import uvicorn
     except ImportError:
         raise UserError("serving a study needs the extra `study`; run `pip install 'tigerdata[study]'`.") from None
-    answers = Answers(study.answers)
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error.strerror}); give another --port.") from None
+    answers = None
     try:
+        answers = Answers(study.answers)
         desk = Desk(study, answers)
         # No access log: it would hold the links. Timeouts stay short, since a page asks little and often.
         settings = uvicorn.Config(
@@ -236,7 +237,8 @@ def serve(
         return {r.reader: {"answers": desk.current(r)[0], "of": len(r.trials)} for r in study.readers}
     finally:
         listening.close()
-        answers.close()
+        if answers:
+            answers.close()
 
 
 @contextmanager
