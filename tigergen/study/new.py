@@ -95,7 +95,7 @@ def _names(runs: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     for run in map(Path, runs):
         name = run.resolve().name
         n = sum(known == name or known.startswith(f"{name}-") for known in named)
-        named[f"{name}-{n + 1}" if n or name == REAL else name] = run
+        named[f"{name}-{n + 1}" if n or name in (REAL, "all") else name] = run
     return named
 
 

@@ -125,6 +125,15 @@ def _table(rows: list[Row], readers: list[str]) -> tuple[Counts, Counts]:
     return right, asked
 
 
+def _crossed(rows: list[Row], readers: list[str], seed: int) -> Row:
+    """The interval over readers and questions, where there is more than one of what goes together."""
+    # Features of one picture are no independent answers either, so marks get it even for one reader.
+    if not rows or (len(readers) == 1 and rows[0]["task"] != "mark"):
+        return {}
+    low, high = crossed_interval(*_table(rows, readers), seed)
+    return {"low_crossed": low, "high_crossed": high}
+
+
 def _share_rows(study: Study, first: list[Row], seed: int) -> list[Row]:
     """Right answers by task, group of readers, source and class; in the first task also who said "real" of what."""
     found = []
@@ -141,13 +150,10 @@ def _share_rows(study: Study, first: list[Row], seed: int) -> list[Row]:
                 chance = None if task == "source" and what in sources else CHANCE[task]
                 row = proportion(sum(r["correct"] for r in part), len(part), chance)
                 head = {"task": task, "measure": "right", "who": who, "what": what}
-                # Features of one picture are no independent answers either, so marks get it even for one reader.
-                if part and (len(readers) > 1 or task == "mark"):
-                    low, high = crossed_interval(*_table(part, readers), seed)
-                    row |= {"low_crossed": low, "high_crossed": high}
-                found.append(head | row)
+                found.append(head | row | _crossed(part, readers, seed))
                 if task == "source" and what in sources:
-                    said = proportion(sum(r["answer"] == "real" for r in part), len(part))
+                    real = [row | {"correct": row["answer"] == "real"} for row in part]
+                    said = proportion(sum(r["correct"] for r in real), len(real)) | _crossed(real, readers, seed)
                     said["said_real"] = said.pop("right")
                     found.append(head | {"measure": "said real"} | said)
     return found

@@ -120,6 +120,8 @@ def test_scores_are_what_one_counts_by_hand(study: Study) -> None:
     real = [t for t in missed if study.items[study.questions[t.question].items[0]].source == "real"]
     said = pick(scores["shares"], task="source", who="J1", what="real", measure="said real")
     assert (said["n"], said["said_real"]) == (6, 6 - len(real)) and "p" not in said
+    both = pick(scores["shares"], task="source", who="all", what="augmented", measure="said real")
+    assert both["n"] == 12 and 0 <= both["low_crossed"] <= both["share"] <= both["high_crossed"] <= 1
     assert pick(scores["shares"], task="match", who="S1", what="all", measure="right")["chance"] == 0.25
 
     own = pick(scores["self_agreement"], task="source", who="J1")
