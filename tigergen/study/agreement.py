@@ -36,21 +36,6 @@ def proportion(right: int, n: int, chance: float | None = None) -> dict[str, Any
     return row
 
 
-def fleiss_kappa(ratings: Sequence[Sequence[Any]]) -> float | None:
-    """Agreement of readers beyond chance, `ratings` [cases][readers] (Fleiss 1971); None for one answer only.
-
-    kappa = (P - P_e) / (1 - P_e); P = mean over cases of sum_j n_ij (n_ij - 1) / (m (m - 1)), P_e = sum_j p_j².
-    """
-    names = sorted({str(one) for case in ratings for one in case})
-    counts = np.array([[sum(str(one) == name for one in case) for name in names] for case in ratings], dtype=np.float64)
-    if counts.ndim != 2 or len(names) < 2:
-        return None
-    m = counts[0].sum()
-    observed = float(((counts * (counts - 1)).sum(1) / (m * (m - 1))).mean())
-    expected = float(((counts.sum(0) / counts.sum()) ** 2).sum())
-    return (observed - expected) / (1 - expected)
-
-
 def cohen_kappa(first: Sequence[Any], second: Sequence[Any]) -> float | None:
     """Agreement of two series of answers beyond chance (Cohen 1960); None when only one answer was given.
 

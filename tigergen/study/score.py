@@ -13,12 +13,12 @@ import numpy as np
 
 from kb.errors import UserError
 from kb.files import atomic_write, write_json
+from tigergen.evaluation.metric_readers import fleiss_kappa
 from tigergen.study.agreement import (
     Counts,
     cohen_kappa,
     compare_groups,
     crossed_interval,
-    fleiss_kappa,
     proportion,
 )
 from tigergen.study.answers import Answers
@@ -175,8 +175,10 @@ def _fleiss(rows: list[Row], readers: list[str]) -> Row:
             cases[row["question"], row["feature"]][row["reader"]] = row["answer"]
     ratings = [[case[reader] for reader in readers] for case in cases.values()]
     pairs = [a == b for case in ratings for a, b in combinations(case, 2)]
+    # Where all gave one answer throughout, kappa is 0 / 0.
+    kappa = fleiss_kappa(ratings) if len({one for case in ratings for one in case}) > 1 else None
     return {"readers": len(readers), "cases": len(ratings), "agreeing_pairs": float(np.mean(pairs)),
-            "fleiss_kappa": fleiss_kappa(ratings)}  # fmt: skip
+            "fleiss_kappa": kappa}  # fmt: skip
 
 
 def _fleiss_rows(study: Study, first: list[Row]) -> list[Row]:

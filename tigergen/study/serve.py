@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any, TypeGuard
 
@@ -230,10 +230,11 @@ def serve(
             app(desk, hosts), log_level="warning", access_log=False, server_header=False, lifespan="off",
             proxy_headers=False, ws="none", timeout_graceful_shutdown=3,
         )  # fmt: skip
-        with _until_stopped():
+        server = uvicorn.Server(settings)
+        with _stopped_by_signals(server):
             if ready:
                 ready(links(study, listening.getsockname()[1]))
-            uvicorn.Server(settings).run(sockets=[listening])
+            server.run(sockets=[listening])
         return {r.reader: {"answers": desk.current(r)[0], "of": len(r.trials)} for r in study.readers}
     finally:
         listening.close()
@@ -242,18 +243,21 @@ def serve(
 
 
 @contextmanager
-def _until_stopped() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the block as its natural end: uvicorn raises them again once it has shut down."""
+def _stopped_by_signals(server: Any) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end a server as its natural end, from before it runs until after it has shut down.
+
+    uvicorn catches them only while it runs, and raises them again afterwards; a handler that sets a flag, as opposed to
+    one that raises, loses none on the way.
+    """
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        server.should_exit = True
 
     # Only the main thread may set handlers, and only there uvicorn catches signals at all.
     main = threading.current_thread() is threading.main_thread()
     before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM) if main}
     try:
-        with suppress(KeyboardInterrupt):
-            yield
+        yield
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
