@@ -7,39 +7,17 @@ is one file, so that arms can run at different times and a killed run continues.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from kb.errors import UserError
 from kb.files import atomic_write, write_json
 from tigerdata.manifest import manifest_of
 from tigerdata.progress import Progress
-from tigergen.data import Cases, content_digest, load_cases
-from tigergen.evaluation.judge import to_input
-from tigergen.evaluation.judge_network import JudgeNetwork, computes_bfloat16
-
-Images = NDArray[np.uint8]
-BATCH = 32
-RATE = 3e-3
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a classifier is trained on. `balanced`: both classes equally often; `generated`: share of generated images
-    in the classes that have some; `pool`: further real images of the cohort `pool`."""
-
-    classical: bool
-    balanced: bool
-    generated: float = 0.0
-    target_only: bool = False
-    pool: bool = False
-
+from tigergen.data import Cases, load_cases
+from tigergen.evaluation.classifier import Part, Variant, predict, train_classifier
 
 ARMS: dict[str, dict[str, Variant]] = {
     "natural": {"natural": Variant(classical=False, balanced=False)},
@@ -51,28 +29,6 @@ ARMS: dict[str, dict[str, Variant]] = {
     "target-only": {"target-only": Variant(classical=True, balanced=True, generated=0.5, target_only=True)},
     "real": {"real": Variant(classical=True, balanced=True, pool=True)},
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images uint8 [N, s, s], labels 0/1 [N] (1 is the target), patients and whether they are generated."""
-
-    images: Images
-    y: NDArray[np.int64]
-    patients: list[str]
-    generated: NDArray[np.bool_]
-
-    def __add__(self, other: "Part") -> "Part":
-        return Part(
-            np.concatenate([self.images, other.images]),
-            np.concatenate([self.y, other.y]),
-            self.patients + other.patients,
-            np.concatenate([self.generated, other.generated]),
-        )
-
-    def digest(self) -> str:
-        """Hexadecimal SHA-256 over everything: equal digests train and score equal classifiers."""
-        return content_digest(self)
 
 
 def select_part(cases: Cases, target: str, reference: Sequence[str]) -> Part:
@@ -101,79 +57,6 @@ def load_generated(run: str | os.PathLike[str], target: str, reference: Sequence
     images = np.stack([read_pixels(folder / f) for f in table["file"]])
     y = (table["label"] == target).to_numpy().astype(np.int64)
     return Part(images, y, [f"generated-{n}" for n in range(len(y))], np.ones(len(y), bool))
-
-
-def network(seed: int, size: int) -> JudgeNetwork:
-    """The judge's architecture with one logit and fresh weights: residual blocks, mean and maximum over the image.
-
-    A network of six plain convolutions learned too slowly to show what images are worth: with 1,000 real images a class
-    it reached an AUROC of .71 in 400 iterations, this one .79 in 1,000.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return JudgeNetwork([1], size)
-
-
-def case_weights(part: Part, variant: Variant) -> NDArray[np.float64]:
-    """Probability [N] of each image to be drawn for a place in a batch.
-
-    Within a class, generated images together get their share; between classes the share is even or as counted among
-    the real ones.
-    """
-    weights = np.zeros(len(part.y))
-    real = ~part.generated
-    for label in (0, 1):
-        share = 0.5 if variant.balanced else float((part.y[real] == label).mean())
-        own_real = real & (part.y == label)
-        own_made = part.generated & (part.y == label)
-        made = variant.generated if own_made.any() and not (variant.target_only and label == 0) else 0.0
-        weights[own_real] = share * (1 - made) / max(1, own_real.sum())
-        if made:
-            weights[own_made] = share * made / own_made.sum()
-    return weights / weights.sum()
-
-
-def train_classifier(part: Part, variant: Variant, seed: int, iterations: int, progress: Progress | None = None) -> Any:
-    """Train on batches of 32 with AdamW and a one-cycle rate for a fixed number of iterations; the last weights count.
-
-    Raises:
-        UserError: a class without a training image.
-    """
-    if len(np.unique(part.y[~part.generated])) < 2:
-        raise UserError("the training split holds only one of the two sides; a classifier needs both.")
-    model = network(seed, part.images.shape[1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rng = np.random.default_rng([seed, 11])
-    order = rng.choice(len(part.y), size=(iterations, BATCH), p=case_weights(part, variant))
-    change = None
-    if variant.classical:
-        from tigergen.evaluation.classical import Classical
-
-        change = Classical(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=RATE, total_steps=iterations)
-    y, half = torch.from_numpy(part.y).float(), computes_bfloat16()
-    model.train()
-    for step, rows in enumerate(order):
-        images = part.images[rows]
-        x = to_input(images if change is None else change(images), model.size)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            logits = model(x)[:, 0]
-        loss = F.binary_cross_entropy_with_logits(logits.float(), y[rows])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if progress is not None and ((step + 1) % 20 == 0 or step + 1 == iterations):
-            progress({"stage": "classifier", "step": step + 1, "steps": iterations, "loss": float(loss.detach())})
-    return model.eval()
-
-
-@torch.no_grad()
-def predict(model: Any, images: Images) -> NDArray[np.float64]:
-    """Probability of the target [N]."""
-    parts = [torch.sigmoid(model(to_input(images[i : i + 256], model.size))[:, 0]) for i in range(0, len(images), 256)]
-    return torch.cat(parts).double().numpy()
 
 
 def sides(labels: Sequence[str], target: str, reference: Sequence[str] | None) -> tuple[str, ...]:

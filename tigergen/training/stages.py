@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +177,7 @@ def fine(
     held_out: Cases | None = None,
     knowledge: "KnowledgeBase | None" = None,
     measure: Measure | None = None,
+    prepare: Callable[[TigerPipeline], None] | None = None,
 ) -> dict[str, Any]:
     """Train FG-Encoder, BG-Encoder and fusion on a coarse model and write a whole TigerPipeline folder at `out`.
 
@@ -184,7 +185,8 @@ def fine(
     half stay as they are; its decoder learns too unless `fine.unfreeze` is "none" (the paper's frozen U-Net).
     `knowledge` gives each FG phrase its role, seen from the image's own class, hence the token weights of equations 8
     to 10; without it every token weighs 1. The frequency of phrases in `cases` is stored in the folder as the tau that
-    sampling uses. Continues, returns and raises as :func:`coarse` does.
+    sampling uses. `prepare` may change the new parts before they learn, for ablations. Continues, returns and raises as
+    :func:`coarse` does.
     """
     preset = _with_steps(preset, "fine", steps)
     _check_same_model(coarse_folder, preset)
@@ -197,6 +199,8 @@ def fine(
         return record
     pipe, before = TigerPipeline.from_pretrained(coarse_folder, local_files_only=True), trained_on(coarse_folder)
     add_control(pipe, preset["training"]["seed"])
+    if prepare is not None:
+        prepare(pipe)
     frequency = term_frequency([split_phrases(prompt) for prompt in cases.fg])
     known = {**settings(coarse_folder), "fine": preset}
     pipe.register_to_config(term_frequency=frequency, weighting=preset["fine"]["weighting"], settings=known)

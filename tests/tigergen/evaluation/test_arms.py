@@ -13,45 +13,45 @@ from tests.proof_corpus import SIZE, FakePipe, frame, make_workspace, model_stub
 from tigergen.augment.plan import make_plan
 from tigergen.augment.run import augment
 from tigergen.data import load_cases
-from tigergen.evaluation import arms
+from tigergen.evaluation import arms, classifier
 from tigergen.evaluation.arm_stats import summarise, verdict
 from tigergen.evaluation.classical import Classical
 from tigergen.evaluation.metrics import auroc
 
 
-def part(n_real: int, n_made: int = 0, size: int = 32) -> arms.Part:
+def part(n_real: int, n_made: int = 0, size: int = 32) -> classifier.Part:
     """Class 1 is brighter in its left half; every fourth real image and every second made one is class 1."""
     n = n_real + n_made
     y = np.array([k % 4 == 0 for k in range(n_real)] + [k % 2 == 0 for k in range(n_made)], np.int64)
     images = np.random.default_rng(n).integers(60, 160, (n, size, size))
     images[y == 1, :, : size // 2] += 50
-    return arms.Part(images.astype(np.uint8), y, [f"p{k // 2}" for k in range(n)], np.arange(n) >= n_real)
+    return classifier.Part(images.astype(np.uint8), y, [f"p{k // 2}" for k in range(n)], np.arange(n) >= n_real)
 
 
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [
-        (arms.Variant(True, False), {(0, False): 0.75, (1, False): 0.25}),
-        (arms.Variant(True, True), {(0, False): 0.5, (1, False): 0.5}),
-        (arms.Variant(True, True, 0.5), {(c, g): 0.25 for c in (0, 1) for g in (False, True)}),
-        (arms.Variant(True, True, 0.5, target_only=True), {(0, False): 0.5, (1, False): 0.25, (1, True): 0.25}),
+        (classifier.Variant(True, False), {(0, False): 0.75, (1, False): 0.25}),
+        (classifier.Variant(True, True), {(0, False): 0.5, (1, False): 0.5}),
+        (classifier.Variant(True, True, 0.5), {(c, g): 0.25 for c in (0, 1) for g in (False, True)}),
+        (classifier.Variant(True, True, 0.5, target_only=True), {(0, False): 0.5, (1, False): 0.25, (1, True): 0.25}),
     ],
 )
-def test_shares_of_a_batch(variant: arms.Variant, expected: dict) -> None:
+def test_shares_of_a_batch(variant: classifier.Variant, expected: dict) -> None:
     p = part(40, 20)
-    w = arms.case_weights(p, variant)
+    w = classifier.case_weights(p, variant)
     got = {(c, g): w[(p.y == c) & (p.generated == g)].sum() for c in (0, 1) for g in (False, True)}
     assert {k: v for k, v in got.items() if v} == pytest.approx(expected)
 
 
 def test_the_network_learns_what_there_is_to_learn_and_repeats_itself() -> None:
     state = torch.random.get_rng_state()
-    variant = arms.Variant(classical=False, balanced=True)
-    p = [arms.predict(arms.train_classifier(part(120), variant, 3, 30), part(60).images) for _ in range(2)]
+    variant = classifier.Variant(classical=False, balanced=True)
+    p = [classifier.predict(classifier.train_classifier(part(120), variant, 3, 30), part(60).images) for _ in range(2)]
     np.testing.assert_array_equal(p[0], p[1])
     assert auroc(part(60).y, p[0])["auroc"] > 0.95
     assert torch.equal(state, torch.random.get_rng_state()), "no global seed is touched"
-    assert 0.5e6 < sum(w.numel() for w in arms.network(0, 64).parameters()) < 0.7e6
+    assert 0.5e6 < sum(w.numel() for w in classifier.network(0, 64).parameters()) < 0.7e6
 
 
 def test_classical_augmentation_is_seeded_and_keeps_shape() -> None:
