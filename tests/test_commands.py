@@ -30,7 +30,7 @@ ORDER = [
     "tigerdata kb query", "tigerdata kb diff", "tigerdata kb update", "tigerdata kb export", "tigergen presets",
     "tigergen train judge", "tigergen train vae", "tigergen train coarse", "tigergen train fine", "tigergen plan",
     "tigergen augment", "tigergen sample", "tigergen grid",
-    "tigergen arms", "tigergen evaluate", "tigerdata export", "tigergen report",
+    "tigergen arms", "tigergen compare", "tigergen evaluate", "tigerdata export", "tigergen report",
     "tigergen study new",
 ]  # fmt: skip
 # The demo runs these very commands again (tests/tigergen/test_demo.py); a study is served until it is stopped, and

@@ -10,6 +10,7 @@ import typer
 
 from tigerdata.console import APP, JsonOption, WorkspaceOption, open_workspace, show
 from tigerdata.progress import reporter
+from tigergen.commands_compare import compare
 from tigergen.commands_draw import grid, sample
 from tigergen.commands_evaluate import evaluate
 from tigergen.commands_plan import plan
@@ -261,6 +262,7 @@ def arms(
     show(run_arm(ws, arm, target, folder, seeds, iterations, run=run, shard=part, progress=reporter()), as_json)
 
 
+gen_app.command("compare")(compare)
 gen_app.command("evaluate")(evaluate)
 
 
