@@ -71,6 +71,8 @@ class Comparison:
         self.preset = preset
         self.size = int(preset["model"]["image_size"])
         self.threads = int(preset["training"]["threads"])
+        self._plans: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._digests: dict[int, list[str]] = {}
 
     @cached_property
     def data(self) -> list[Data]:
@@ -238,16 +240,19 @@ class Comparison:
         train_generator(method.model, self.work(data, method, seed))
 
     def plan(self, data: Data, method: Method, seed: int) -> dict[str, Any]:
-        """The plan of a method's images: equally many a class, the same rows and donors for all with equal words."""
+        """The plan of a method's images, equally many a class: one and the same for all methods with equal words."""
         from tigergen.augment.plan import SAMPLING, make_plan
 
-        labels = labels_of(self.settings, data)
-        plain = {k: v for k, v in SAMPLING.items() if k != "quality"}
-        sampling = {**plain, **self.preset.get("sampling", {}), **method.sampling}
         count = most_images(method, self.settings, data.sizes)
-        return make_plan(
-            data.fold, labels[0], count, labels[1:], self.settings.seed + seed, sampling=sampling, **method.plan
-        )
+        key = (data.fold.number, seed, count, json.dumps(dict(method.plan), sort_keys=True))
+        if key not in self._plans:
+            labels = labels_of(self.settings, data)
+            # How the workspace's own model would sample is not asked: all methods sample as the preset says.
+            plain = {k: v for k, v in SAMPLING.items() if k != "quality"}
+            sampling = {**plain, **self.preset.get("sampling", {})}
+            own = self.settings.seed + seed
+            self._plans[key] = make_plan(data.fold, labels[0], count, labels[1:], own, sampling=sampling, **method.plan)
+        return self._plans[key]
 
     def _draw(self, path: Path, data: Data, method: Method, seed: int, start: int) -> None:
         from tigergen.baselines.train import open_generator
@@ -259,7 +264,8 @@ class Comparison:
         slots = Slots(plan, donor_quality(self.ws.kb, train))
         chosen = [slots.at(k) for k in range(start, min(start + BLOCK, len(slots)))]
         draw = open_generator(method.model, self.generator_folder(data, method, seed))
-        parts = drawn(draw, chosen, donors, self.ws.kb, plan["sampling"], BATCH, self.threads)
+        sampling = {**plan["sampling"], **method.sampling}
+        parts = drawn(draw, chosen, donors, self.ws.kb, sampling, BATCH, self.threads)
         began = time.monotonic()
         pixels = np.concatenate(list(parts))
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -319,8 +325,6 @@ class Comparison:
         return state.hexdigest()
 
     def _scored(self, data: Data) -> list[str]:
-        if not hasattr(self, "_digests"):
-            self._digests: dict[int, list[str]] = {}
         number = data.fold.number
         if number not in self._digests:
             self._digests[number] = [data.parts[part].digest() for part in ("val", "test")]

@@ -117,8 +117,12 @@ def classifiers(settings: Settings, pool: bool) -> int:
     rows = [m for m in settings.rows() if m.group != "real" or pool]
     trained = sum(len(m.recipes[: settings.recipes]) for m in rows)
     further = [a for a in settings.amounts if a not in (0.0, settings.amount)]
-    trained += len(settings.drawn()) * len(further) + (len(settings.drawn()) > 0) * (0.0 in settings.amounts)
-    trained += len(further) if pool and settings.drawn() else 0
+    drawn = settings.drawn()
+    trained += len(drawn) * len(further)
+    # Where the curve begins, unless the table has it; and as many real images at each of its points.
+    begins = any("basic-balanced" in m.recipes[: settings.recipes] for m in rows)
+    trained += bool(drawn) and 0.0 in settings.amounts and not begins
+    trained += 1 + len(further) if drawn and any(m.group == "real" for m in rows) else 0
     return trained * settings.seeds
 
 

@@ -1,0 +1,277 @@
+"""The comparison as a whole: nothing leaks, the same seed gives the same table, a killed run continues to it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from kb.errors import UserError
+from tests.proof_corpus import SIZE, make_workspace
+from tigergen.baselines import train
+from tigergen.baselines.methods import METHODS, select
+from tigergen.evaluation import compare_run
+from tigergen.evaluation.compare import Comparison
+from tigergen.evaluation.compare_folds import check_patients, load_data, open_folds
+from tigergen.evaluation.compare_run import compare
+from tigergen.evaluation.compare_settings import Prices, Settings, Sizes, scale, total
+
+MICRO = (
+    "model.image_size=16", "model.unet_channels=[8, 16]", "model.attention_heads=2", "model.text_width=16",
+    "model.text_heads=2", "model.text_length=24", "training.batch=4", "training.warmup=2",
+    "training.checkpoint_every=2", "sampling.steps=2",
+)  # fmt: skip
+COUNTS = {
+    "train": {"benign": 16, "FTC": 8, "PTC": 6},
+    "val": {"benign": 10, "FTC": 8, "PTC": 4},
+    "test": {"benign": 12, "FTC": 10, "PTC": 4},
+    "pool": {"FTC": 8},
+}
+SMALL = Settings(
+    "FTC", methods=("none", "basic", "pg-gan", "dit", "tiger-f", "real"), folds=1, seeds=2, generator_seeds=1, steps=6,
+    iterations=2, architecture="small", overrides=MICRO, amounts=(0.0, 1.0), curve=("tiger-f",), recipes=1,
+)  # fmt: skip
+TOLD = ("table", "differences", "ceiling", "curve", "additions", "quality", "verdict")
+
+
+@pytest.fixture(scope="module")
+def ws(tmp_path_factory: pytest.TempPathFactory):
+    """FTC frames have a bright corner, so that there is something to learn; which corner it is differs."""
+    ws = make_workspace(tmp_path_factory.mktemp("compare") / "ws", COUNTS)
+    for n, case in enumerate(ws.cases().to_dict("records")):
+        if case["label"] == "FTC":
+            image = cv2.imread(case["image_path"], cv2.IMREAD_GRAYSCALE)
+            y, x = [(0, 0), (0, 40), (40, 0), (40, 40)][n % 4]
+            image[y : y + 24, x : x + 24] = 255 - image[y : y + 24, x : x + 24] // 3
+            cv2.imwrite(case["image_path"], image)
+    return ws
+
+
+@pytest.fixture(scope="module")
+def done(ws, tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return out, compare(ws, SMALL, out)
+
+
+def test_the_page_and_the_tables_say_the_same(done) -> None:
+    out, found = done
+    assert [row["method"] for row in found["table"]] == list(SMALL.methods)
+    assert {d["method"] for d in found["differences"]} == {"none", "basic", "pg-gan", "dit"}
+    assert [d["method"] for d in found["ceiling"]] == ["real"]
+    assert found["n_test"] == 22 and found["n_test_target"] == 10 and found["n_train"] == [24]
+    made = {row["method"]: row["n_generated"] for row in found["table"]}
+    assert made == {"none": 0, "basic": 0, "real": 0, "pg-gan": 24, "dit": 24, "tiger-f": 24}, "1.0 times the real ones"
+    assert {(p["kind"], p["images"]) for p in found["additions"]} == {("generated", 0), ("real", 0), ("generated", 12)}
+    lines = (out / "table.csv").read_text().splitlines()
+    assert lines[0].startswith("method,title,group,number,recipe,n_generated,auroc,auroc_low,auroc_high")
+    assert float(lines[-2].split(",")[6]) == pytest.approx(found["table"][-2]["auroc"]["mean"])
+    page = (out / "report.html").read_text()
+    assert "Tiger-F against each other method" in page and "http" not in page.replace("http-equiv", "")
+    assert (out / "grids" / "dit.png").exists() and (out / "curve.svg").read_text().startswith("<svg xmlns=")
+    steps = {row["method"]: row["steps"] for row in found["generators"]}
+    assert steps == dict.fromkeys(("pg-gan", "dit", "tiger-f"), 6)
+    json.dumps(found)
+
+
+def test_generated_images_go_into_every_class_in_equal_share(ws, done) -> None:
+    comparison = Comparison(ws, SMALL, done[0])
+    data = comparison.data[0]
+    for name in ("pg-gan", "tiger-f"):
+        part = comparison.training_part(data, METHODS[name], "generated", 1.0, 0)
+        assert np.bincount(part.y[part.generated]).tolist() == [12, 12] and (~part.generated).sum() == 24
+    half, whole = (comparison.generated(data, METHODS["dit"], 0, a) for a in (0.5, 1.0))
+    known = {image.tobytes() for image in whole.images}
+    assert len(half.y) == 12 and all(image.tobytes() in known for image in half.images), "larger amounts hold smaller"
+
+
+def test_no_generator_plan_or_pool_knows_a_patient_of_val_or_test(ws, tmp_path: Path) -> None:
+    settings = replace(SMALL, methods=("none", "dit"), folds=2, seeds=1, curve=("none",), rare={"FTC": 4})
+    out = tmp_path / "out"
+    found = compare(ws, settings, out)
+    comparison, everybody = Comparison(ws, settings, out), ws.cases()
+    patient = dict(zip(everybody["image_id"], everybody["patient_id"], strict=True))
+    tested: list[str] = []
+    for data in comparison.data:
+        record = json.loads((comparison.generator_folder(data, METHODS["dit"], 0) / "generator.json").read_text())
+        seen = {patient[i] for i in record["trained_on"]}
+        donors = np.load(next(comparison.images_folder(data, METHODS["dit"], 0).glob("*.npz")))["donors"]
+        assert record["trained_on"] == sorted(data.train.image_ids) and set(donors) <= set(data.train.image_ids)
+        for name in ("val", "test"):
+            assert not seen & set(data.parts[name].patients)
+        assert not set(data.parts["pool"].patients) & set(data.parts["test"].patients)
+        assert (data.parts["train"].y == 1).sum() <= 4, "FTC is kept rare in every fold"
+        tested += data.parts["test"].patients
+    assert len(set(tested)) == found["n_test_patients"] and found["folds"] == 2
+    together = everybody[everybody["label"].isin(["FTC", "benign"])]
+    assert set(tested) == set(together["patient_id"]), "each patient is tested once"
+    mixed = {part: data.train for part in ("train", "test")}
+    with pytest.raises(UserError, match="patients are in train and in test"):
+        check_patients(mixed)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_continues_to_the_same_table(ws, done, tmp_path: Path) -> None:
+    out, kills = (
+        tmp_path / "out",
+        ["train pg-gan", "draw tiger-f", "classify dit-generated@1, fold 1, seed 1", "measure dit"],
+    )
+
+    def stop(event: Mapping[str, Any]) -> None:
+        if kills and str(event.get("what", "")).startswith(kills[0]):
+            kills.pop(0)
+            raise Killed
+        if event["stage"] == "pg-gan" and event["step"] == 5 and not (out / "step").exists():
+            (out / "step").touch()
+            raise Killed
+
+    for _ in range(5):
+        with pytest.raises(Killed):
+            compare(ws, SMALL, out, progress=stop)
+    found = compare(ws, SMALL, out, progress=stop)
+    assert not kills
+    assert {k: found[k] for k in TOLD} == {k: done[1][k] for k in TOLD}
+
+
+def test_more_seeds_add_to_what_is_there_and_another_target_is_refused(ws, done) -> None:
+    out, found = done
+    before = {p: p.stat().st_mtime_ns for p in out.glob("fold-1/*/*/seed-*/*.*") if p.suffix in (".npz", ".json")}
+    again = compare(ws, SMALL, out)
+    assert {k: again[k] for k in TOLD} == {k: found[k] for k in TOLD}
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    for changed, word in (({"target": "PTC"}, "target"), ({"steps": 7}, "steps"), ({"seed": 1}, "seed")):
+        with pytest.raises(UserError, match=f"holds a comparison with {word}"):
+            compare(ws, replace(SMALL, **changed), out)
+    (out / "fold-1" / "quality" / "dit.json").rename(out / "gone.json")
+    with pytest.raises(UserError, match="is missing; run the comparison again"):
+        from tigergen.evaluation.compare_summary import summarise
+
+        summarise(Comparison(ws, SMALL, out))
+    (out / "gone.json").rename(out / "fold-1" / "quality" / "dit.json")
+
+
+def test_images_that_show_the_class_are_worth_more_than_noise(
+    ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted generator draws what test images look like, another one noise: the comparison must tell them apart."""
+
+    def fake(model: str, folder: Path) -> Any:
+        def draw(asked: Any, sampling: Mapping[str, Any]) -> np.ndarray:
+            rng = np.random.default_rng(asked.seeds)
+            images = rng.integers(0, 255 if model == "pg-gan" else 90, (len(asked.labels), 16, 16), dtype=np.uint8)
+            for n, label in enumerate(asked.labels):
+                if model != "pg-gan" and label == "FTC":
+                    y, x = rng.integers(0, 2, 2) * 10
+                    images[n, y : y + 6, x : x + 6] = 210
+            return images
+
+        return draw
+
+    def none(model: str, work: Any) -> dict[str, Any]:
+        from tigergen.baselines.work import finish
+
+        return finish(work, {"steps": work.steps, "seconds": 1.0, "parameters": 1})
+
+    monkeypatch.setattr(train, "open_generator", fake)
+    monkeypatch.setattr(train, "train_generator", none)
+    settings = replace(
+        SMALL, methods=("none", "pg-gan", "tiger-f"), iterations=60, amount=8.0, curve=("none",), seeds=3
+    )
+    found = compare(ws, settings, tmp_path / "out")
+    auroc = {row["method"]: row["auroc"]["mean"] for row in found["table"]}
+    assert auroc["tiger-f"] > auroc["pg-gan"] + 0.05, auroc
+    quality = {(q["method"], q["label"]): q for q in found["quality"]}
+    assert quality["tiger-f", "FTC"]["kernel"] < quality["pg-gan", "FTC"]["kernel"]
+    assert quality["pg-gan", "FTC"]["told_apart"] > 0.9
+
+
+def test_more_than_two_classes(ws, tmp_path: Path) -> None:
+    settings = replace(SMALL, methods=("none", "dit", "tiger-f"), multiclass=True, seeds=1, curve=("none",))
+    found = compare(ws, settings, tmp_path / "out")
+    assert found["classes"] == ["FTC", "PTC", "benign"] and found["n_test"] == 26
+    assert {q["label"] for q in found["quality"]} == set(found["classes"])
+    assert all(0 <= row[f]["mean"] <= 1 for row in found["table"] for f in ("auroc", "accuracy", "brier"))
+
+
+PRICES = Prices({m.training: 0.05 for m in METHODS.values() if m.generates}, dict.fromkeys(METHODS, 0.02), 0.05)
+SIZES = Sizes(real=1030, classes=2, scored=1600)
+
+
+@pytest.mark.parametrize("minutes", [20, 60, 600, 1e5])
+def test_a_budget_is_kept_and_what_it_costs_is_said(minutes: float) -> None:
+    whole = Settings("FTC", ablations=("all",))
+    fitted, said = scale(whole, minutes, PRICES, SIZES, True)
+    assert total(fitted, PRICES, SIZES, True) <= 60 * minutes
+    changed = {k for k, v in fitted.record().items() if v != whole.record()[k]}
+    assert {sentence.split(":")[0] for sentence in said} == changed, "everything that changed is said, nothing else"
+    assert fitted.rows() == whole.rows(), "methods are never left out"
+    assert not said if minutes == 1e5 else said
+    if minutes < 60:
+        assert fitted.steps < whole.steps and fitted.iterations < whole.iterations
+
+
+def test_a_budget_too_small_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"a budget of 1 minutes is too small: .* takes about \d+; give more"):
+        scale(Settings("FTC"), 1, PRICES, SIZES, True)
+
+
+def test_a_dry_run_measures_and_leaves_nothing(ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, settings = tmp_path / "out", replace(SMALL, methods=("none", "pg-gan"))
+    found = compare(ws, settings, out, dry_run=True)
+    assert not out.exists()
+    stages = {row["stage"]: row for row in found["stages"]}
+    assert set(stages) == {"train pg-gan", "draw pg-gan", "classifiers"}
+    assert stages["draw pg-gan"]["images"] == 24 and stages["classifiers"]["runs"] == 4
+    assert all(row["seconds"] > 0 for row in stages.values())
+    monkeypatch.setattr(compare_run, "measure", lambda *_: Prices({"pg-gan": 0.01}, {"pg-gan": 0.001}, 0.01))
+    compare(ws, settings, out, budget=10.0)
+    monkeypatch.setattr(compare_run, "measure", lambda *_: pytest.fail("measured twice"))
+    compare(ws, settings, out, budget=10.0)
+    with pytest.raises(UserError, match="another budget"):
+        compare(ws, settings, out, budget=20.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"methods": ("best",)}, "no method 'best'; choose all or some of none, basic"),
+        ({"ablations": ("fold",)}, "no ablation 'fold'; choose all or some of weighting"),
+        ({"curve": ("gan",)}, "no method 'gan'"),
+        ({"architecture": "vgg"}, "no architecture 'vgg'"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"amount": 0.0}, "shares of the real ones"),
+        ({"coarse_share": 1.0}, "coarse share is 1.0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(changed: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        replace(SMALL, **changed)
+
+
+def test_what_a_workspace_lacks_is_one_sentence(ws, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="test split needs images of MTC"):
+        compare(ws, replace(SMALL, target="MTC"), tmp_path / "a")
+    with pytest.raises(UserError, match="no image of MTC"):
+        compare(ws, replace(SMALL, target="MTC", multiclass=True), tmp_path / "b")
+    with pytest.raises(UserError, match="99 folds are not possible"):
+        compare(ws, replace(SMALL, folds=99), tmp_path / "c")
+    with pytest.raises(UserError, match="no power of two"):
+        wide = tuple("model.image_size=24" if text.startswith("model.image_size") else text for text in MICRO)
+        compare(ws, replace(SMALL, methods=("pg-gan",), overrides=wide), tmp_path / "d")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "other.txt").touch()
+    with pytest.raises(UserError, match="is not empty and holds no comparison"):
+        compare(ws, SMALL, tmp_path / "e")
+    assert load_data(open_folds(ws, SMALL)[0], SMALL, SIZE).sizes == Sizes(24, 2, 40)
+
+
+def test_rows_of_the_paper_are_all_there() -> None:
+    numbers = [m.number for m in select(["all"]) if m.number]
+    assert numbers == [str(n) for n in range(1, 13)]
+    assert [m.name for m in select(["tiger-n"], ["fusion"])] == ["tiger-n", "tiger-f", "tiger-f/sum"]
