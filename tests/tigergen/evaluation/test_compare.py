@@ -32,7 +32,7 @@ COUNTS = {
     "pool": {"FTC": 8},
 }
 SMALL = Settings(
-    "FTC", methods=("none", "basic", "pg-gan", "dit", "tiger-f", "real"), folds=1, seeds=2, generator_seeds=1, steps=6,
+    "FTC", methods=("none", "basic", "pg-gan", "dit", "tiger-f", "real"), folds=1, seeds=2, generator_seeds=1, steps=4,
     iterations=2, architecture="small", overrides=MICRO, amounts=(0.0, 1.0), curve=("tiger-f",), recipes=1,
 )  # fmt: skip
 TOLD = ("table", "differences", "ceiling", "curve", "additions", "quality", "verdict")
@@ -73,7 +73,7 @@ def test_the_page_and_the_tables_say_the_same(done) -> None:
     assert "Tiger-F against each other method" in page and "http" not in page.replace("http-equiv", "")
     assert (out / "grids" / "dit.png").exists() and (out / "curve.svg").read_text().startswith("<svg xmlns=")
     steps = {row["method"]: row["steps"] for row in found["generators"]}
-    assert steps == dict.fromkeys(("pg-gan", "dit", "tiger-f"), 6)
+    assert steps == dict.fromkeys(("pg-gan", "dit", "tiger-f"), 4)
     json.dumps(found)
 
 
@@ -89,16 +89,16 @@ def test_generated_images_go_into_every_class_in_equal_share(ws, done) -> None:
 
 
 def test_no_generator_plan_or_pool_knows_a_patient_of_val_or_test(ws, tmp_path: Path) -> None:
-    settings = replace(SMALL, methods=("none", "dit"), folds=2, seeds=1, curve=("none",), rare={"FTC": 4})
+    settings = replace(SMALL, methods=("none", "pg-gan"), folds=2, seeds=1, curve=("none",), rare={"FTC": 4})
     out = tmp_path / "out"
     found = compare(ws, settings, out)
     comparison, everybody = Comparison(ws, settings, out), ws.cases()
     patient = dict(zip(everybody["image_id"], everybody["patient_id"], strict=True))
     tested: list[str] = []
     for data in comparison.data:
-        record = json.loads((comparison.generator_folder(data, METHODS["dit"], 0) / "generator.json").read_text())
+        record = json.loads((comparison.generator_folder(data, METHODS["pg-gan"], 0) / "generator.json").read_text())
         seen = {patient[i] for i in record["trained_on"]}
-        donors = np.load(next(comparison.images_folder(data, METHODS["dit"], 0).glob("*.npz")))["donors"]
+        donors = np.load(next(comparison.images_folder(data, METHODS["pg-gan"], 0).glob("*.npz")))["donors"]
         assert record["trained_on"] == sorted(data.train.image_ids) and set(donors) <= set(data.train.image_ids)
         for name in ("val", "test"):
             assert not seen & set(data.parts[name].patients)
@@ -127,7 +127,7 @@ def test_a_killed_run_continues_to_the_same_table(ws, done, tmp_path: Path) -> N
         if kills and str(event.get("what", "")).startswith(kills[0]):
             kills.pop(0)
             raise Killed
-        if event["stage"] == "pg-gan" and event["step"] == 5 and not (out / "step").exists():
+        if event["stage"] == "pg-gan" and event["step"] == 3 and not (out / "step").exists():
             (out / "step").touch()
             raise Killed
 
@@ -181,7 +181,7 @@ def test_images_that_show_the_class_are_worth_more_than_noise(
     monkeypatch.setattr(train, "open_generator", fake)
     monkeypatch.setattr(train, "train_generator", none)
     settings = replace(
-        SMALL, methods=("none", "pg-gan", "tiger-f"), iterations=60, amount=8.0, curve=("none",), seeds=3
+        SMALL, methods=("none", "pg-gan", "tiger-f"), iterations=50, amount=8.0, curve=("none",), seeds=2
     )
     found = compare(ws, settings, tmp_path / "out")
     auroc = {row["method"]: row["auroc"]["mean"] for row in found["table"]}
@@ -192,7 +192,7 @@ def test_images_that_show_the_class_are_worth_more_than_noise(
 
 
 def test_more_than_two_classes(ws, tmp_path: Path) -> None:
-    settings = replace(SMALL, methods=("none", "dit", "tiger-f"), multiclass=True, seeds=1, curve=("none",))
+    settings = replace(SMALL, methods=("none", "pg-gan"), multiclass=True, seeds=1, curve=("none",))
     found = compare(ws, settings, tmp_path / "out")
     assert found["classes"] == ["FTC", "PTC", "benign"] and found["n_test"] == 26
     assert {q["label"] for q in found["quality"]} == set(found["classes"])
