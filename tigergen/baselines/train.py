@@ -24,9 +24,12 @@ def train_generator(model: str, work: Work) -> dict[str, Any]:
 
     Returns: steps, seconds, parameters that were trained, seed, labels, trained_on (ids of the training images).
     Raises:
-        UserError: a preset that does not start from random weights in the fixed latent space.
+        UserError: the folder holds one of other data; a preset that does not start from random weights in the fixed
+            latent space.
     """
     done = finished(work.folder)
+    if done is not None and done["data"] != work.cases.digest():
+        raise UserError(f"{work.folder} holds a generator of other training images or prompts; name another folder.")
     if done is not None:
         return done
     if work.preset["base"] or work.preset["model"]["autoencoder"] != "unshuffle":

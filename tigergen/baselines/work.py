@@ -169,6 +169,7 @@ def together(*parts: Mapping[str, Any]) -> dict[str, Any]:
 def finish(work: Work, figures: Mapping[str, Any]) -> dict[str, Any]:
     """Write the record that says a generator is done, with the real images behind it; drop its checkpoints."""
     record = {**figures, "seed": work.seed, "labels": work.labels, "trained_on": sorted(set(work.cases.image_ids))}
+    record["data"] = work.cases.digest()
     write_json(work.folder / RECORD, record)
     for folder in work.folder.glob("**/checkpoint"):
         shutil.rmtree(folder)

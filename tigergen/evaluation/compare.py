@@ -99,7 +99,10 @@ class Comparison:
                 for method in {m.training: m for m in self.rows if m.generates}.values():
                     folder = self.generator_folder(data, method, seed)
                     name = f"train {method.training}, fold {data.fold.number}, seed {seed}"
-                    out.append(self._stage(name, folder / "generator.json", self._train, data, method, seed))
+                    stage = self._stage(name, folder / "generator.json", self._train, data, method, seed)
+                    if stage.done():
+                        stage.run()  # trains nothing, but refuses a model of other images
+                    out.append(stage)
         return out
 
     def images(self) -> list[Stage]:
@@ -209,8 +212,9 @@ class Comparison:
         return self.folder(data) / "generators" / slug(method.training) / f"seed-{seed}"
 
     def images_folder(self, data: Data, method: Method, seed: int) -> Path:
-        """Where the images of a method lie."""
-        return self.folder(data) / "images" / slug(method.name) / f"seed-{seed}"
+        """Where the images of a method lie; a plan of another size is another plan."""
+        count = most_images(method, self.settings, data.sizes)
+        return self.folder(data) / "images" / slug(method.name) / f"seed-{seed}-of-{count}"
 
     def work(self, data: Data, method: Method, seed: int) -> Any:
         """What the trainer of a method is given."""

@@ -87,7 +87,9 @@ def _table_row(
     comparison: Comparison, method: Method, recipe: str, means: dict[str, float], figures: dict[str, Any]
 ) -> dict[str, Any]:
     row = {"method": method.name, "title": method.title, "group": method.group, "number": method.number}
-    made = [per_class(comparison.settings.amount, d.sizes) * d.sizes.classes for d in comparison.data]
+    made = [
+        per_class(comparison.settings.amount, d.sizes) * len(labels_of(comparison.settings, d)) for d in comparison.data
+    ]
     generated = int(np.mean(made)) if method.generates else 0
     return {**row, "recipe": recipe, "validation": means, "n_generated": generated, **figures}
 

@@ -108,7 +108,7 @@ def test_no_generator_plan_or_pool_knows_a_patient_of_val_or_test(ws, tmp_path: 
     assert len(set(tested)) == found["n_test_patients"] and found["folds"] == 2
     together = everybody[everybody["label"].isin(["FTC", "benign"])]
     assert set(tested) == set(together["patient_id"]), "each patient is tested once"
-    mixed = {part: data.train for part in ("train", "test")}
+    mixed = {"train": data.train, "val": data.train.select([]), "test": data.train}
     with pytest.raises(UserError, match="patients are in train and in test"):
         check_patients(mixed)
 
