@@ -44,8 +44,8 @@ def new_dit(channels: int, side: int, classes: int, weights: int, seed: int) -> 
 
     Starts as the paper says (section 3.2 and its code): every block is the identity (adaLN-Zero), the output zero.
     """
-    # A block holds about 18 d² (attention 4, MLP 8, adaLN 6) and its embeddings d² + 256 d; d in heads of 8 and more.
-    widths = [HEADS * 8 * n for n in range(1, 64)]
+    # A block holds about 18 d² (attention 4, MLP 8, adaLN 6) and its embeddings d² + 256 d; d in steps of 4 a head.
+    widths = [HEADS * 4 * n for n in range(2, 128)]
     width = min(widths, key=lambda d: abs(DEPTH * (19 * d * d + 256 * d) - weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

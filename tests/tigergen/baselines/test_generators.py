@@ -66,7 +66,7 @@ def changed(wish: Asked, what: str) -> Asked:
         "l": {"labels": wish.labels[::-1]},
         "w": {"fg": wish.fg[::-1]},
         "m": {"masks": wish.masks[:, ::-1].copy()},
-        "e": {"sobels": wish.sobels[:, ::-1].copy()},
+        "e": {"sobels": 255 - wish.sobels},
     }
     return replace(wish, **turned[what])
 

@@ -159,7 +159,7 @@ def test_more_seeds_add_to_what_is_there_and_another_target_is_refused(ws, done)
 def test_images_that_show_the_class_are_worth_more_than_noise(
     ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A planted generator draws what test images look like, another one noise: the comparison must tell them apart."""
+    """Two real images show two of four corners; a planted generator draws all of them, another one noise."""
 
     def fake(model: str, folder: Path) -> Any:
         def draw(asked: Any, sampling: Mapping[str, Any]) -> np.ndarray:
@@ -181,7 +181,7 @@ def test_images_that_show_the_class_are_worth_more_than_noise(
     monkeypatch.setattr(train, "open_generator", fake)
     monkeypatch.setattr(train, "train_generator", none)
     settings = replace(
-        SMALL, methods=("none", "pg-gan", "tiger-f"), iterations=50, amount=8.0, curve=("none",), seeds=2
+        SMALL, methods=("pg-gan", "tiger-f"), seeds=1, iterations=50, amount=8.0, curve=("none",), rare={"FTC": 2}
     )
     found = compare(ws, settings, tmp_path / "out")
     auroc = {row["method"]: row["auroc"]["mean"] for row in found["table"]}
