@@ -112,7 +112,7 @@ class Critic(nn.Module):
         """Scores of images at `level`."""
         x = F.leaky_relu(self.from_pixels[level](images), 0.2)
         for number in range(level, 0, -1):
-            for layer in self.blocks[number - 1]:  # type: ignore[union-attr]
+            for layer in self.blocks[number - 1]:  # type: ignore[attr-defined]
                 x = F.leaky_relu(layer(x), 0.2)
             x = F.avg_pool2d(x, 2)
             if number == level and alpha < 1.0:

@@ -83,7 +83,8 @@ def _kept(folder: Path, settings: Settings, budget: float) -> tuple[Settings, li
 
 def of_record(stored: Mapping[str, Any]) -> Settings:
     """Settings from what :meth:`Settings.record` wrote."""
-    return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Settings(**given)
 
 
 def _pool(comparison: Comparison) -> bool:

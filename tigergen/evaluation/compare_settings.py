@@ -129,7 +129,7 @@ def classifiers(settings: Settings, pool: bool) -> int:
 def stages(settings: Settings, prices: Prices, sizes: Sizes, pool: bool) -> list[dict[str, Any]]:
     """Each stage with how often it runs and its seconds in all: what `--dry-run` prints."""
     rows, runs = settings.rows(), settings.folds * settings.generator_seeds
-    out = []
+    out: list[dict[str, Any]] = []
     for training in dict.fromkeys(m.training for m in rows if m.generates):
         seconds = prices.step[training] * settings.steps
         out.append({"stage": f"train {training}", "runs": runs, "each_s": seconds})

@@ -34,11 +34,12 @@ def line_plot(
         return across, top + (high - y) / (high - low) * (height - top - bottom)
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_label)} against {escape(x_label)}">']
-    for n in range(round((high - low) / 0.05) + 1):
-        y = low + 0.05 * n
-        a, b = at(0, y), at(most, y)
-        out.append(f'<line x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}" class="rule"/>')
-        out.append(_text(left - 8, a[1] + 4, f"{y:.2f}", "muted", "end"))
+    apart = 0.05 if high - low <= 0.5 else 0.1
+    for n in range(int((high - low) / apart + 1e-9) + 1):
+        tick = low + apart * n
+        start, end = at(0, tick), at(most, tick)
+        out.append(f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" class="rule"/>')
+        out.append(_text(left - 8, start[1] + 4, f"{tick:.2f}", "muted", "end"))
     for x in sorted({p[0] for p in points}):
         out.append(_text(at(x, low)[0], height - bottom + 18, f"{x:g}", "muted", "middle"))
     out.append(_text(left + (width - left - right) / 2, height - 10, x_label, "muted", "middle"))
