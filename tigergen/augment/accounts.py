@@ -37,12 +37,14 @@ def of(folder: str | os.PathLike[str]) -> dict[str, Any]:
     copies: share of the attempts that were rejected as copies, the share of real images of other patients that would
     be, and, in words, whether the generator repeats its training images more often than that (binomial, p < .001).
     not_filled: one row a plan cell with images that no attempt could fill: class, row of the plan, attributes, how many
-    are missing of how many, and what they were rejected for.
+    are missing of how many, and what they were rejected for. Nothing for a run of before thresholds were measured.
     """
     import pyarrow.parquet as pq
 
     place = Path(folder)
-    used = read_json(place / "gates.json")
+    used = read_json(place / "gates.json") if (place / "gates.json").is_file() else {}
+    if "measured" not in used:
+        return {}
     columns = ["index", "accepted", "reason", "scores", "plan_row", "label", "attributes"]
     scores = {name: array("d") for name, *_ in GATES}
     rejected: Counter[str] = Counter()

@@ -14,7 +14,8 @@ from tests.proof_corpus import make_workspace
 from tigergen.augment import plan as plans
 from tigergen.augment.coverage import coverage, ways
 from tigergen.augment.draws import RareDrawer, observed_profile, spread
-from tigergen.augment.slots import Slots, blocks, claim
+from tigergen.augment.slots import Slots
+from tigergen.augment.work import blocks, claim
 
 COUNTS = {
     "train": {"benign": 50, "PTC": 40, "FTC": 8},
