@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from tigergen.augment.slots import claim
+from tigergen.augment.work import claim
 from tigergen.baselines.work import (
     UNWATCHED,
     Asked,

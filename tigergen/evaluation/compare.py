@@ -21,7 +21,8 @@ from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
 from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
-from tigergen.augment.slots import Slots, claim, donor_quality
+from tigergen.augment.slots import Slots, donor_quality
+from tigergen.augment.work import claim
 from tigergen.baselines.methods import METHODS, NAME, Method
 from tigergen.evaluation.classifier import Part, Variant, predict, train_classifier
 from tigergen.evaluation.compare_folds import Data, labels_of, load_data, named, open_folds, take
