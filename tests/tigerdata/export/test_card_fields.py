@@ -40,7 +40,7 @@ ALWAYS = {
     "where prompts come from": "| prompts | ",
     "seeds": "| seeds of the images | 20 different ones",
     "rejected": "Rejected by the gates and made again",
-    "memorisation test by layer": "| 3. correlation, shifts and mirrors, with any real training image | 0.",
+    "memorisation test by layer": "| 3. correlation, shifts, sizes and mirrors, with any real training image | 0.",
     "layers that were not run": "| 5. overfitting and membership | – | not measured |",
     "leakage checks": "- not so: a patient is in two splits",
     "software": "| numpy |",
