@@ -58,8 +58,8 @@ def compare(
     --steps 4 --amount 0.2 --curve none --iterations 4 --architecture small --recipes 1 --out compare -w study
     """
     from tigerdata.progress import reporter
-    from tigergen.evaluation.compare_run import compare as run
-    from tigergen.evaluation.compare_settings import Settings
+    from tigergen.evaluation.compare.run import compare as run
+    from tigergen.evaluation.compare.settings import Settings
 
     asked = Settings(
         target=target,

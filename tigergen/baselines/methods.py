@@ -17,7 +17,7 @@ class Method:
 
     `number`: the row of the paper's Table 3 ("" where it has none). `group`: `none`, `classical`, `generated`, `real`
     or `ablation`. `recipes`: names of what classifiers may be trained with, best guess first; the one that counts is
-    chosen on validation (`tigergen.evaluation.compare.RECIPES`). For generators: `model` is the trainer
+    chosen on validation (`tigergen.evaluation.compare.comparison.RECIPES`). For generators: `model` is the trainer
     (`tigergen.baselines.train.TRAINERS`), `words` what it is trained and asked with, `options` what its trainer gets,
     `overrides` changes of the preset, `plan` and `sampling` settings of the plan.
     """

@@ -14,11 +14,11 @@ from kb.errors import UserError
 from tests.proof_corpus import SIZE, make_workspace
 from tigergen.baselines import train
 from tigergen.baselines.methods import METHODS, select
-from tigergen.evaluation import compare_run
-from tigergen.evaluation.compare import Comparison
-from tigergen.evaluation.compare_folds import check_patients, load_data, open_folds
-from tigergen.evaluation.compare_run import compare
-from tigergen.evaluation.compare_settings import Prices, Settings, Sizes, scale, total
+from tigergen.evaluation.compare import run as compare_run
+from tigergen.evaluation.compare.comparison import Comparison
+from tigergen.evaluation.compare.folds import check_patients, load_data, open_folds
+from tigergen.evaluation.compare.run import compare
+from tigergen.evaluation.compare.settings import Prices, Settings, Sizes, scale, total
 
 MICRO = (
     "model.image_size=16", "model.downsample=4", "model.unet_channels=[8, 16]", "model.attention_heads=2",
@@ -150,7 +150,7 @@ def test_more_seeds_add_to_what_is_there_and_another_target_is_refused(ws, done)
             compare(ws, replace(SMALL, **changed), out)
     (out / "fold-1" / "quality" / "dit.json").rename(out / "gone.json")
     with pytest.raises(UserError, match="is missing; run the comparison again"):
-        from tigergen.evaluation.compare_summary import summarise
+        from tigergen.evaluation.compare.summary import summarise
 
         summarise(Comparison(ws, SMALL, out))
     (out / "gone.json").rename(out / "fold-1" / "quality" / "dit.json")

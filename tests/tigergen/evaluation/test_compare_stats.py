@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, recall_score, roc_auc_score
 
-from tigergen.evaluation.compare_stats import (
+from tigergen.evaluation.compare.stats import (
     Bootstrap,
     Scored,
     differences,

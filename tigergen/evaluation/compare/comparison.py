@@ -25,8 +25,8 @@ from tigergen.augment.slots import Slots, donor_quality
 from tigergen.augment.work import claim
 from tigergen.baselines.methods import METHODS, NAME, Method
 from tigergen.evaluation.classifier import Part, Variant, predict, train_classifier
-from tigergen.evaluation.compare_folds import Data, labels_of, load_data, named, open_folds, take
-from tigergen.evaluation.compare_settings import Settings, most_images, per_class
+from tigergen.evaluation.compare.folds import Data, labels_of, load_data, named, open_folds, take
+from tigergen.evaluation.compare.settings import Settings, most_images, per_class
 
 # What classifiers with generated images are trained with where there are none.
 WITHOUT = "basic-balanced"
@@ -354,7 +354,7 @@ class Comparison:
             np.savez(file, **stored)
 
     def _measure(self, path: Path, data: Data, method: Method) -> None:
-        from tigergen.evaluation.compare_quality import measure
+        from tigergen.evaluation.compare.quality import measure
 
         made = [self.generated(data, method, seed) for seed in range(self.settings.generator_seeds)]
         write_json(path, measure(data, made))

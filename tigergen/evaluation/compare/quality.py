@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tigergen.evaluation.classifier import Part
-from tigergen.evaluation.compare_folds import Data
+from tigergen.evaluation.compare.folds import Data
 from tigergen.evaluation.evaluate import LIMIT, distance_row, tell_apart
 from tigergen.evaluation.features import EXTRACTOR, TextureSpace
 from tigergen.evaluation.metric_images import ssim

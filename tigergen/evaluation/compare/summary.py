@@ -8,10 +8,10 @@ import numpy as np
 from kb.errors import UserError
 from kb.files import read_json
 from tigergen.baselines.methods import BEST, METHODS, Method
-from tigergen.evaluation.compare import WITHOUT, Comparison
-from tigergen.evaluation.compare_folds import labels_of
-from tigergen.evaluation.compare_settings import per_class
-from tigergen.evaluation.compare_stats import (
+from tigergen.evaluation.compare.comparison import WITHOUT, Comparison
+from tigergen.evaluation.compare.folds import labels_of
+from tigergen.evaluation.compare.settings import per_class
+from tigergen.evaluation.compare.stats import (
     FIGURES,
     Bootstrap,
     Scored,

@@ -14,10 +14,10 @@ from tigerdata import page
 from tigerdata.page import data_uri
 from tigergen.baselines.methods import BEST, METHODS
 from tigergen.evaluation import svg
-from tigergen.evaluation.compare import Comparison
-from tigergen.evaluation.compare_folds import labels_of
-from tigergen.evaluation.compare_summary import flat, summarise
-from tigergen.evaluation.compare_svg import line_plot, write_svg
+from tigergen.evaluation.compare.comparison import Comparison
+from tigergen.evaluation.compare.folds import labels_of
+from tigergen.evaluation.compare.summary import flat, summarise
+from tigergen.evaluation.compare.svg import line_plot, write_svg
 from tigergen.evaluation.report import figure, p_value
 
 SHOWN = 8
@@ -152,7 +152,7 @@ def render(found: dict[str, Any], charts: dict[str, str], strips: Sequence[dict[
         "best": BEST,
         "told": _told(),
     }
-    return page.render("tigergen.evaluation", "compare.html", facts, filters)
+    return page.render("tigergen.evaluation.compare", "page.html", facts, filters)
 
 
 def _told() -> dict[str, str]:

@@ -14,8 +14,8 @@ from kb.errors import UserError
 from kb.files import read_json, write_json
 from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
-from tigergen.evaluation.compare import BATCH, Comparison, open_folder
-from tigergen.evaluation.compare_settings import Prices, Settings, scale, stages, total
+from tigergen.evaluation.compare.comparison import BATCH, Comparison, open_folder
+from tigergen.evaluation.compare.settings import Prices, Settings, scale, stages, total
 
 BUDGET = "budget.json"
 # What is measured: enough for a first idea, little enough for a minute at 64 px.
@@ -32,10 +32,10 @@ def compare(
 ) -> dict[str, Any]:
     """Compare methods of augmentation in the folder `out`; the same call goes on.
 
-    `budget`: minutes for one process; settings shrink until the measured prices fit (`compare_settings.scale`), once:
+    `budget`: minutes for one process; settings shrink until the measured prices fit (`settings.scale`), once:
     a continued call keeps what the first one chose. `dry_run`: only the stages with their estimated seconds.
 
-    Returns: the summary (`compare_summary.summarise`) with `report`, or with `dry_run` stages, minutes, scaled,
+    Returns: the summary (`summary.summarise`) with `report`, or with `dry_run` stages, minutes, scaled,
     settings.
     Raises:
         UserError: another comparison in `out`, a budget too small, and as folds, plans and generators say.
@@ -68,7 +68,7 @@ def compare(
         progress({"stage": "compare", "warning": "scaled to the budget: " + "; ".join(said)})
     comparison = Comparison(ws, settings, folder, progress)
     comparison.run()
-    from tigergen.evaluation.compare_report import write_results
+    from tigergen.evaluation.compare.report import write_results
 
     return write_results(comparison, said, budget)
 
@@ -145,7 +145,7 @@ def _some_slots(comparison: Comparison) -> tuple[list[Any], dict[str, Any]]:
     """A batch of images of a small plan, and how it samples."""
     from tigergen.augment.plan import SAMPLING, make_plan
     from tigergen.augment.slots import Slots, donor_quality
-    from tigergen.evaluation.compare_folds import labels_of
+    from tigergen.evaluation.compare.folds import labels_of
 
     data = comparison.data[0]
     labels = labels_of(comparison.settings, data)
@@ -157,8 +157,8 @@ def _some_slots(comparison: Comparison) -> tuple[list[Any], dict[str, Any]]:
 
 def _iteration(comparison: Comparison) -> float:
     from tigergen.evaluation.classifier import train_classifier
-    from tigergen.evaluation.compare import RECIPES
-    from tigergen.evaluation.compare_folds import take
+    from tigergen.evaluation.compare.comparison import RECIPES
+    from tigergen.evaluation.compare.folds import take
 
     part = comparison.data[0].parts["train"]
     rows = np.concatenate([np.flatnonzero(part.y == label)[:CASES] for label in np.unique(part.y)])

@@ -13,7 +13,7 @@ from kb.errors import UserError
 from tigergen.data import Cases, load_cases
 from tigergen.evaluation.arms import sides
 from tigergen.evaluation.classifier import Part
-from tigergen.evaluation.compare_settings import Settings, Sizes
+from tigergen.evaluation.compare.settings import Settings, Sizes
 
 if TYPE_CHECKING:
     import pandas as pd
