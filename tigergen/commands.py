@@ -204,6 +204,10 @@ def augment(
     ] = "0/1",
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Reject nothing, only record the scores.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A gate that only records its score: attributes, mask or realism. Repeatable."),
+    ] = None,
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Keep rejected images in OUT-quarantine, a folder a reason.")
     ] = False,
@@ -226,8 +230,9 @@ def augment(
     # Each process counts what all of them have made: one line, and one report, is enough.
     tell, write = reporter(quiet=not is_first()), is_first() and not no_report
     result = workshop.augment(
-        ws, out, target, n, plan, shard, batch, keep_all, tell, report=write, keep_rejected=quarantine
-    )
+        ws, out, target, n, plan, shard, batch, keep_all, tell, report=write, keep_rejected=quarantine,
+        without=without or (),
+    )  # fmt: skip
     if is_first() or not result["complete"]:
         show(result, as_json)
     if result.get("interrupted"):

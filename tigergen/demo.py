@@ -33,6 +33,7 @@ class Budget:
     iterations: int
     ema: float = 0.99
     keep_all: bool = False
+    without: tuple[str, ...] = ()
 
 
 FULL: dict[str, Any] = {
@@ -61,7 +62,15 @@ BUDGETS = {
     ),
     # Less than twenty minutes on two cores that have nothing better than AVX2.
     "demo": Budget(
-        **FULL, coarse_steps=250, fine_steps=520, segmenter_epochs=4, generated=200, seeds=3, iterations=200
+        **FULL,
+        coarse_steps=250,
+        fine_steps=520,
+        segmenter_epochs=4,
+        generated=200,
+        seeds=3,
+        iterations=200,
+        # After minutes a model draws few of the words; that gate would reject three of four images.
+        without=("attributes",),
     ),
     # An hour on two cores.
     "hour": Budget(
@@ -84,7 +93,7 @@ def stages(out: Path, budget: Budget) -> list[Stage]:
 
     cohorts = [word for name in ("train", "val", "test", "pool") for word in (f"--{name}", counts[name])]
     ema = ("--set", f"training.ema={budget.ema}")
-    gates = ("--keep-all",) if budget.keep_all else ()
+    gates = ("--keep-all",) if budget.keep_all else tuple(w for g in budget.without for w in ("--without", g))
     augment = gen("augment", "--plan", ws / "plan.json", "--out", run, *gates, "--no-report", *here)
     # A rate that falls helps a short fine stage; a rate of 2e-3 diverged after 720 steps (docs/paper.md).
     falling = ("--set", "training.decay=0.4")

@@ -275,11 +275,13 @@ def augment(
     progress: Progress | None = None,
     report: bool = True,
     keep_rejected: bool = False,
+    without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run a plan, or the plan for `n` images of `target` and every other class, with the workspace's fine model.
 
     Judge and segmenter, where the workspace has them, gate every image (`augment.gates`). `keep_all` rejects nothing
-    and records the scores; `keep_rejected` keeps rejected images in a folder beside `out`.
+    and records the scores; `keep_rejected` keeps rejected images in a folder beside `out`; `without` names gates that
+    record their score and reject nothing (`augment.gates.OPTIONAL`).
     `report`: measure the finished run and write `report.html` into its folder, unless it is there.
     Raises UserError unless either a plan or both target and n are given.
     """
@@ -290,7 +292,7 @@ def augment(
     if (plan is None) == (target is None or n is None):
         raise UserError("give either --plan, or --target together with --n.")
     todo = plan if plan is not None else plans.make_plan(ws, str(target), int(n or 0))
-    gates = GateSettings(keep_all=keep_all)
+    gates = GateSettings.without(without, keep_all)
     result = run.augment(
         ws, todo, model_folder(ws, FINE), out, read_shard(shard), batch, progress, gates=gates,
         judge=own_judge(ws), segmenter=own_segmenter(ws), keep_rejected=keep_rejected,

@@ -33,6 +33,10 @@ class Segmenter(Protocol):
     def predict(self, images: Images) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]: ...
 
 
+# Gates that a run can go without, and the share of real images that switches each off when it is None.
+OPTIONAL = {"realism": "realism_quantile", "attributes": "attribute_quantile", "mask": "mask_quantile"}
+
+
 @dataclass(frozen=True)
 class GateSettings:
     """How the thresholds are found. None switches a gate off; its score is still recorded.
@@ -71,6 +75,16 @@ class GateSettings:
     attribute_minimum: float | None = None
     mask_minimum: float | None = None
     keep_all: bool = False
+
+    @classmethod
+    def without(cls, gates: Sequence[str], keep_all: bool = False) -> "GateSettings":
+        """The defaults with some of `OPTIONAL` switched off; UserError for a gate that cannot be or is none."""
+        unknown = sorted(set(gates) - set(OPTIONAL))
+        if unknown:
+            raise UserError(
+                f"there is no gate {', '.join(unknown)} that can be left out; choose from {', '.join(OPTIONAL)}."
+            )
+        return cls(keep_all=keep_all, **{OPTIONAL[gate]: None for gate in gates})
 
 
 @dataclass(frozen=True)

@@ -268,9 +268,11 @@ def test_the_judge_gates_at_what_real_images_reach(novel: np.ndarray) -> None:
     assert lenient.measured["attributes"].value == 0.0 and check(lenient, novel, attributes=asked)[1].reason is None
     fixed = Gates.fit(TRAIN, HELD, GateSettings(attribute_minimum=0.5), judge=OneAnswer(wrong=3))
     assert check(fixed, novel, attributes=asked)[1].reason is not None
-    off = Gates.fit(TRAIN, HELD, GateSettings(attribute_quantile=None), judge=OneAnswer())
+    off = Gates.fit(TRAIN, HELD, GateSettings.without(["attributes"]), judge=OneAnswer())
     assert check(off, novel, attributes=asked)[1] == Verdict(verdicts[1].scores, None)
     assert Gates.fit(TRAIN, HELD).thresholds()["measured"]["attributes"]["rule"] == "not measured: no judge"
+    with pytest.raises(UserError, match=r"no gate copy .* choose from realism, attributes, mask"):
+        GateSettings.without(["mask", "copy"])
     with pytest.raises(UserError, match="no judge"):
         Gates.fit(TRAIN, HELD, GateSettings(attribute_minimum=0.5))
 
