@@ -63,8 +63,8 @@ BUDGETS = {
     # Less than twenty minutes on two cores that have nothing better than AVX2.
     "demo": Budget(
         **FULL,
-        coarse_steps=250,
-        fine_steps=520,
+        coarse_steps=400,
+        fine_steps=700,
         segmenter_epochs=4,
         generated=200,
         seeds=3,
@@ -74,7 +74,7 @@ BUDGETS = {
     ),
     # An hour on two cores.
     "hour": Budget(
-        **FULL, coarse_steps=500, fine_steps=3000, segmenter_epochs=9, generated=500, seeds=4, iterations=800
+        **FULL, coarse_steps=1000, fine_steps=5000, segmenter_epochs=9, generated=500, seeds=4, iterations=800
     ),
 }
 
