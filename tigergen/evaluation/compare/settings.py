@@ -141,7 +141,7 @@ def stages(settings: Settings, prices: Prices, sizes: Sizes, pool: bool) -> list
     each = prices.iteration * (settings.iterations + sizes.scored / 90)
     count = classifiers(settings, pool) * settings.folds
     out.append({"stage": "classifiers", "runs": count, "each_s": each})
-    return [{**row, "seconds": round(row["runs"] * row["each_s"], 1), "each_s": round(row["each_s"], 2)} for row in out]
+    return [{**row, "seconds": round(row["runs"] * row["each_s"], 3), "each_s": round(row["each_s"], 4)} for row in out]
 
 
 def total(settings: Settings, prices: Prices, sizes: Sizes, pool: bool) -> float:
