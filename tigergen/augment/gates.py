@@ -84,7 +84,8 @@ class GateSettings:
             raise UserError(
                 f"there is no gate {', '.join(unknown)} that can be left out; choose from {', '.join(OPTIONAL)}."
             )
-        return cls(keep_all=keep_all, **{OPTIONAL[gate]: None for gate in gates})
+        off: dict[str, Any] = {OPTIONAL[gate]: None for gate in gates}
+        return cls(keep_all=keep_all, **off)
 
 
 @dataclass(frozen=True)
