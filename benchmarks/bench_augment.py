@@ -42,7 +42,7 @@ COUNTS = {"train": {"benign": 60, "FTC": 20}, "val": {"benign": 20, "FTC": 10}}
 # As many training images to compare with as a real study's rare class and its neighbours have.
 LARGE = {"train": {"benign": 600, "FTC": 200}, "val": {"benign": 60, "FTC": 40}}
 SMALL = (
-    "model.image_size=16", "model.downsample=4", "model.unet_channels=[32, 32]", "model.attention_heads=2",
+    "model.image_size=16", "model.unet_channels=[32, 32]", "model.attention_heads=2",
     "model.text_width=32", "model.text_heads=2",
 )  # fmt: skip
 SHARE, GROWTH, LEVELS = 0.85, 0.05, 1

@@ -37,7 +37,7 @@ from tigergen.training import presets, stages
 
 STEPS, SIZE = 60, 32
 SETTINGS = [
-    f"model.image_size={SIZE}", "model.downsample=4", "model.unet_channels=[16, 32]", "model.attention_heads=2",
+    f"model.image_size={SIZE}", "model.unet_channels=[16, 32]", "model.attention_heads=2",
     "model.text_width=32", "model.text_heads=2", "training.checkpoint_every=3",
     "training.held_out_every=5", "training.held_out_images=8",
     "training.grid_every=0", f"coarse.steps={STEPS}", f"fine.steps={STEPS}",

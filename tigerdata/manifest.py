@@ -12,3 +12,8 @@ def manifest_of(run: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         raise UserError(f"{run} is no finished run (it has no {path.name}); run `tigergen augment` to its end.")
     return path
+
+
+def reason_kind(reason: str) -> str:
+    """The reason of a rejected attempt without the particulars of its image, as rejections are counted."""
+    return reason.split(" of image")[0]

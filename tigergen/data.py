@@ -138,7 +138,7 @@ def build_conditions(
     from tigerdata.conditions import build
 
     built = [
-        build(_read_grey(image), _read_grey(mask) > 127, size)
+        build(read_grey(image), read_grey(mask) > 127, size)
         for image, mask in zip(image_paths, mask_paths, strict=True)
     ]
     return (
@@ -148,7 +148,7 @@ def build_conditions(
     )
 
 
-def _read_grey(path: str) -> NDArray[np.uint8]:
+def read_grey(path: str) -> NDArray[np.uint8]:
     """Read an 8-bit grey image [H, W]; UserError with the file's name when it cannot be read."""
     import cv2
 

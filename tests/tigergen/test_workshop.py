@@ -17,7 +17,6 @@ from tigergen.augment.run import augment
 COUNTS = {"train": {"benign": 12, "FTC": 6}, "val": {"benign": 4, "FTC": 2}, "test": {"benign": 4, "FTC": 4}}
 SMALL = (
     "model.image_size=16",
-    "model.downsample=4",
     "model.unet_channels=[8, 16]",
     "model.attention_heads=2",
     "model.text_width=16",

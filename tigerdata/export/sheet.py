@@ -12,7 +12,7 @@ from tigerdata import card
 from tigerdata.export import facts
 from tigerdata.export.formats import Written
 from tigerdata.export.table import COLUMNS
-from tigerdata.manifest import manifest_of
+from tigerdata.manifest import manifest_of, reason_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ def _rejected(run: str | os.PathLike[str]) -> dict[str, int]:
     import pandas as pd
 
     every = pd.read_parquet(manifest_of(run), columns=["accepted", "reason"])
-    reasons = every[~every["accepted"]]["reason"].str.split(" of image").str[0]
+    reasons = every[~every["accepted"]]["reason"].map(reason_kind)
     return {str(k): int(v) for k, v in sorted(reasons.value_counts().items())}
 
 

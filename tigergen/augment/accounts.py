@@ -12,21 +12,9 @@ from typing import Any
 
 from kb.files import read_json
 from tigergen.augment.files import ROWS
+from tigergen.augment.measured import REASONS
 from tigergen.augment.work import reason_of
 
-# Score of the manifest, gate that rejects by it, and the reason it gives.
-GATES = (
-    ("exact", "copy", "copy: the pixels of a real image"),
-    ("nearest", "copy", "copy: too near to a real image"),
-    ("hash", "copy", "copy: the perceptual hash of a real image"),
-    ("texture", "copy", "copy: the texture of a real image"),
-    ("donor", "copy", "copy: too near to its donor"),
-    ("inside", "copy", "copy: the nodule of its donor"),
-    ("donor and inside", "copy", "copy: layout and nodule of its donor"),
-    ("realism", "realism", "realism: unlike the real images of its class"),
-    ("attributes", "attributes", "attributes: not what the prompt says"),
-    ("mask", "mask", "mask: nodule not where it was asked"),
-)
 # A real data set reaches this share of copies by chance less than once in a thousand runs.
 CHANCE = 1e-3
 
@@ -46,7 +34,7 @@ def of(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if "measured" not in used:
         return {}
     columns = ["index", "accepted", "reason", "scores", "plan_row", "label", "attributes"]
-    scores = {name: array("d") for name, *_ in GATES}
+    scores = {name: array("d") for name in REASONS}
     rejected: Counter[str] = Counter()
     asked: Counter[int] = Counter()
     empty: dict[int, dict[str, Any]] = {}
@@ -85,7 +73,7 @@ def _table(used: dict[str, Any], scores: dict[str, Any], rejected: Counter[str])
     broken = sum(n for reason, n in rejected.items() if reason.startswith("technical"))
     rows = [_row("technical", "technical", None, "range of the real training images, widened", broken)]
     equal = {"value": None, "rule": "equal pixels, as they are or mirrored", "above": True}
-    for name, gate, reason in GATES:
+    for name, reason in REASONS.items():
         found = used["measured"].get(name, equal)
         if name == "donor and inside":
             both = {"donor": used["donor_both"], "inside": used["inside_both"]}
@@ -96,6 +84,7 @@ def _table(used: dict[str, Any], scores: dict[str, Any], rejected: Counter[str])
             one = len(set(values.values())) == 1
             rule = "; ".join(sorted({t["rule"] for t in classes.values()}))
             found = {"value": next(iter(values.values())) if one else values, "rule": rule, "above": True}
+        gate = reason.split(":")[0]
         rows.append(_row(name, gate, found["value"], found["rule"], rejected[reason], scores[name], found["above"]))
     return [*rows, _row("duplicate", "duplicate", used["duplicate"], "fixed", rejected["duplicate"])]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from kb import KnowledgeBase
 from kb.errors import UserError
-from tigerdata.prompts import SEPARATOR, class_phrase, compose, phrases
+from tigerdata.prompts import class_phrase, compose, phrases
+from tigergen.augment.slots import quality_of, with_quality
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,12 @@ class Asked:
 
     def with_quality(self, words: Sequence[str]) -> "Asked":
         """The same with image-quality phrases in the background prompt, behind those that it has."""
-        said = phrases(self.bg)
-        return replace(self, bg=SEPARATOR.join([*said, *(w for w in words if w not in said)]))
+        return replace(self, bg=with_quality(self.bg, words))
 
     def changed(self, base: KnowledgeBase, attribute: str, values: Sequence[str]) -> "Asked":
         """The same with other values of one attribute; image-quality phrases stay."""
         attributes = {**self.attributes, attribute: list(values)}
-        quality = [p for p in phrases(self.bg) if base.parse_phrase(p)[0] in base.quality]
+        quality = quality_of(base, self.bg)
         prompt = compose(base, self.label, {a: v for a, v in attributes.items() if v}, quality)
         return replace(self, attributes=attributes, fg=prompt.fg, bg=prompt.bg)
 

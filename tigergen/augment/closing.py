@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kb.files import read_json, sha256_file, write_json
+from tigerdata.manifest import reason_kind
 from tigergen.augment import files, quarantine
 from tigergen.augment.copies import duplicates, fingerprints
 from tigergen.augment.planfile import plan_id
@@ -163,7 +164,7 @@ def write_card(folder: Path, records: Iterable[Records], plan: dict[str, Any], m
             if r["accepted"]:
                 accepted[r["label"]] += 1
             else:
-                rejected[r["reason"].split(" of image")[0]] += 1
+                rejected[reason_kind(r["reason"])] += 1
     write(
         folder / "README.md",
         Card(

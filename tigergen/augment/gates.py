@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from tigergen.augment.copies import CopyIndex, Images, Views, inside_correlation
-from tigergen.augment.measured import LEAST, MOST, Threshold, evenly, highest, lowest
+from tigergen.augment.measured import LEAST, MOST, REASONS, Threshold, evenly, highest, lowest
 from tigergen.augment.realism import Realism
 from tigergen.data import Cases
 
@@ -266,7 +266,7 @@ class Gates:
             if reason is None and self.segmenter is not None:
                 scores["mask"] = self._overlap(image, masks[n])
                 if self.measured["mask"].rejects(scores["mask"]):
-                    reason = "mask: nodule not where it was asked"
+                    reason = REASONS["mask"]
             out.append(Verdict(scores, None if self.settings.keep_all else reason))
         return out
 
@@ -297,22 +297,16 @@ class Gates:
 
     def _reason(self, scores: dict[str, Any], label: str) -> str | None:
         if scores["exact"] is not None:
-            return "copy: the pixels of a real image"
-        for name, reason in (
-            ("nearest", "copy: too near to a real image"),
-            ("donor", "copy: too near to its donor"),
-            ("inside", "copy: the nodule of its donor"),
-            ("hash", "copy: the perceptual hash of a real image"),
-            ("texture", "copy: the texture of a real image"),
-        ):
+            return REASONS["exact"]
+        for name in ("nearest", "donor", "inside", "hash", "texture"):
             if self.measured[name].rejects(scores.get(name)):
-                return reason
+                return REASONS[name]
         if scores.get("donor", 0.0) > self.settings.donor_both and scores["inside"] > self.settings.inside_both:
-            return "copy: layout and nodule of its donor"
+            return REASONS["donor and inside"]
         if label in self.by_class and self.by_class[label].rejects(scores["realism"]):
-            return "realism: unlike the real images of its class"
+            return REASONS["realism"]
         if self.measured["attributes"].rejects(scores.get("attributes")):
-            return "attributes: not what the prompt says"
+            return REASONS["attributes"]
         return None
 
     def _agreement(self, images: Images, attributes: Sequence[dict[str, list[str]]]) -> list[float | None]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from tigergen.augment.asked import Asked
+from tigergen.augment.slots import quality_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def find(
     Raises:
         UserError: no such donor, a mask of another size or without a nodule, no mask for a file.
     """
-    from tigergen.data import _read_grey
+    from tigergen.data import read_grey
 
     cases = ws.cases()
     if donor is None:
@@ -54,14 +55,13 @@ def find(
     case: dict[str, Any] | None = None
     if rows:
         case = {str(k): v for k, v in rows[0].items()}
-        frame, own = _read_grey(case["image_path"]), _read_grey(case["mask_path"]) > 127
-        words = {p for known in ws.kb.quality.values() for p in known}
-        quality = [p for p in case["bg"].split(", ") if p in words]
+        frame, own = read_grey(case["image_path"]), read_grey(case["mask_path"]) > 127
+        quality = quality_of(ws.kb, case["bg"])
         name = donor
     elif Path(donor).is_file():
         from tigerdata.conditions import quality_words
 
-        frame = _read_grey(donor)
+        frame = read_grey(donor)
         own = _outlined(ws, frame, donor) if mask is None else np.zeros(frame.shape, bool)
         quality, name = quality_words(frame, ws.kb, ws.settings["quality"]), Path(donor).name
     else:
@@ -94,9 +94,9 @@ def _outlined(ws: Any, frame: NDArray[np.uint8], name: str) -> NDArray[np.bool_]
 
 
 def _read_mask(path: str | Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    from tigergen.data import _read_grey
+    from tigergen.data import read_grey
 
-    mask = _read_grey(str(path)) > 127
+    mask = read_grey(str(path)) > 127
     if mask.shape != shape:
         raise UserError(
             f"the mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels and its frame {shape[1]} x {shape[0]}; "

@@ -8,6 +8,19 @@ from numpy.typing import NDArray
 
 # More images move a threshold less than the choice of patients does; fewer leave a high quantile to the one extreme.
 MOST, LEAST = 400, 200
+# What an image is rejected for, by the score of the manifest that says so.
+REASONS = {
+    "exact": "copy: the pixels of a real image",
+    "nearest": "copy: too near to a real image",
+    "hash": "copy: the perceptual hash of a real image",
+    "texture": "copy: the texture of a real image",
+    "donor": "copy: too near to its donor",
+    "inside": "copy: the nodule of its donor",
+    "donor and inside": "copy: layout and nodule of its donor",
+    "realism": "realism: unlike the real images of its class",
+    "attributes": "attributes: not what the prompt says",
+    "mask": "mask: nodule not where it was asked",
+}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tigerdata.manifest import reason_kind
 from tigergen.augment import files
 
 
@@ -22,7 +23,7 @@ def folder_of(run: Path) -> Path:
 
 def place(folder: Path, index: int, attempt: int, reason: str) -> Path:
     """`REASON/INDEX-ATTEMPT.png`; the reason in letters that every file system takes."""
-    slug = re.sub(r"[^a-z0-9]+", "-", reason.split(" of image")[0].lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", reason_kind(reason).lower()).strip("-")
     return folder / slug / f"{index:06d}-{attempt}.png"
 
 

@@ -1,18 +1,17 @@
 """Addressing: what image k of a plan is, from the plan's id and k alone, whatever the order, batch or process."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kb import KnowledgeBase
+from tigerdata.prompts import SEPARATOR, phrases
 from tigergen.augment.draws import Attributes
 from tigergen.augment.planfile import plan_id
 from tigergen.data import Cases
-
-SEPARATOR = ", "
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,19 @@ class Slot:
 
 def donor_quality(base: KnowledgeBase, cases: Cases) -> dict[str, list[str]]:
     """Image-quality phrases in the BG prompt of each case, by image id."""
-    words = {phrase for phrases in base.quality.values() for phrase in phrases}
-    return {
-        image_id: [phrase for phrase in bg.split(SEPARATOR) if phrase in words]
-        for image_id, bg in zip(cases.image_ids, cases.bg, strict=True)
-    }
+    return {image_id: quality_of(base, bg) for image_id, bg in zip(cases.image_ids, cases.bg, strict=True)}
+
+
+def quality_of(base: KnowledgeBase, bg: str) -> list[str]:
+    """Image-quality phrases of a BG prompt."""
+    words = {phrase for known in base.quality.values() for phrase in known}
+    return [phrase for phrase in phrases(bg) if phrase in words]
+
+
+def with_quality(bg: str, words: Sequence[str]) -> str:
+    """A BG prompt with image-quality phrases behind its own, each once."""
+    said = phrases(bg)
+    return SEPARATOR.join([*said, *(w for w in words if w not in said)])
 
 
 class Slots:
@@ -58,7 +65,6 @@ class Slots:
         donor = row["donors"][(ordinal + attempt) % len(row["donors"])]
         words = self.plan["sampling"].get("quality", "donor")
         extra = self.quality.get(donor, []) if words == "donor" else list(words)
-        said = row["bg"].split(SEPARATOR) if row["bg"] else []
-        bg = SEPARATOR.join([*said, *(w for w in extra if w not in said)])
+        bg = with_quality(row["bg"] or "", extra)
         seed = int.from_bytes(digest[:8], "big") >> 1
         return Slot(index, attempt, number + 1, row["label"], row["fg"], bg, row["attributes"], donor, seed)

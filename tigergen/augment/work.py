@@ -21,6 +21,7 @@ import numpy as np
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
+from tigerdata.manifest import reason_kind
 from tigerdata.progress import Progress
 from tigergen.augment import files
 
@@ -130,7 +131,7 @@ class Tally:
 
 def reason_of(record: dict[str, Any]) -> str:
     """The reason of a rejected attempt without the particulars of this image; "accepted" for an accepted one."""
-    return "accepted" if record["accepted"] else str(record["reason"]).split(" of image")[0]
+    return "accepted" if record["accepted"] else reason_kind(record["reason"])
 
 
 def sweep(folder: Path, labels: Sequence[str]) -> None:

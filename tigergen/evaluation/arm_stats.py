@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from kb.errors import UserError
 from kb.files import read_json
 from tigergen.evaluation.arms import ARMS
-from tigergen.evaluation.metric_classify import auroc, cluster_weights, delong_test, weighted_aurocs
+from tigergen.evaluation.metric_classify import (
+    auroc,
+    cluster_weights,
+    delong_test,
+    percentile_interval,
+    weighted_aurocs,
+)
 
 REPEATS = 2000
 TITLES = {
@@ -51,10 +57,6 @@ def _bootstrap(seeds: list[dict[str, NDArray[Any]]], weights: NDArray[np.float64
     """AUROC [repeats, seeds] under resampled patients."""
     y = seeds[0]["y_test"].astype(bool)
     return np.stack([weighted_aurocs(y, s["p_test"], weights) for s in seeds], axis=1)
-
-
-def _interval(draws: NDArray[np.float64]) -> list[float]:
-    return [float(v) for v in np.nanquantile(draws, (0.025, 0.975))]
 
 
 def summarise(folder: str | os.PathLike[str], seed: int = 0) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def summarise(folder: str | os.PathLike[str], seed: int = 0) -> dict[str, Any]:
             "a": a,
             "b": b,
             "difference": means[a] - means[b],
-            "ci": _interval(draws[a] - draws[b]),
+            "ci": list(percentile_interval(draws[a] - draws[b])),
             "per_seed": [_auroc(x["y_test"], x["p_test"]) - _auroc(z["y_test"], z["p_test"])
                          for x, z in zip(chosen[a][1], chosen[b][1], strict=True)],
             "delong_p": delong_test(first["y_test"], _mean_p(chosen[a][1]), _mean_p(chosen[b][1])),
@@ -128,7 +130,7 @@ def _arm(
         "test": float(np.mean(per_seed)),
         "per_seed": per_seed,
         "sd": float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else 0.0,
-        "ci": _interval(draws),
+        "ci": list(percentile_interval(draws)),
         "ensemble": together["auroc"],
         "ensemble_ci_delong": together["ci"],
         "n_train": int(seeds[0]["n_train"]),

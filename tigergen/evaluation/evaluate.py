@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kb.errors import UserError
 from kb.files import read_json, write_json
-from tigerdata.manifest import manifest_of
+from tigerdata.manifest import manifest_of, reason_kind
 from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
 from tigergen.evaluation.extractors import texture
@@ -178,7 +178,7 @@ def told_apart(a: Array, b: Array) -> float:
 
 def gate_counts(table: Any) -> dict[str, Any]:
     """Attempts, accepted, rejected by reason, images that could not be filled, from a manifest."""
-    rejected = table[~table["accepted"]]["reason"].str.replace(r" of image.*", "", regex=True)
+    rejected = table[~table["accepted"]]["reason"].map(reason_kind)
     unfilled = set(table["index"]) - set(table[table["accepted"]]["index"])
     reasons = {str(k): int(v) for k, v in sorted(rejected.value_counts().items())}
     return {

@@ -63,6 +63,12 @@ def cluster_weights(groups: ArrayLike, repeats: int, rng: np.random.Generator) -
     return draws[:, index].astype(np.float64)
 
 
+def percentile_interval(draws: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of resampled figures [repeats]; those that are NaN do not count."""
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def auroc(
     y: ArrayLike, p: ArrayLike, groups: ArrayLike | None = None, seed: int = 0, level: float = 0.95
 ) -> dict[str, float | tuple[float, float]]:
@@ -92,7 +98,7 @@ def auroc(
         raise MetricError(f"{len(clusters)} groups for {len(labels)} scores.")
     weights = cluster_weights(clusters, 2000, np.random.default_rng(seed))
     draws = weighted_aurocs(labels, scores, weights)
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = percentile_interval(draws, level)
     return {
         "auroc": value,
         "variance": variance,

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tigerdata.manifest import reason_kind
 from tigerdata.page import data_uri
+from tigergen.augment.measured import REASONS
 
 PER_CLASS = 5
 PER_VALUE = 2
@@ -24,16 +26,16 @@ THRESHOLDS = {
     "technical: clipped": "technical.white_high",
     "technical: too dark": "technical.mean",
     "technical: too bright": "technical.mean",
-    "copy: the pixels of a real image": "",
-    "copy: too near to a real image": "copy",
-    "copy: too near to its donor": "donor",
-    "copy: the nodule of its donor": "inside",
-    "copy: layout and nodule of its donor": "donor_both",
-    "copy: the perceptual hash of a real image": "hash",
-    "copy: the texture of a real image": "texture",
-    "realism: unlike the real images of its class": "realism",
-    "attributes: not what the prompt says": "attributes",
-    "mask: nodule not where it was asked": "mask",
+    REASONS["exact"]: "",
+    REASONS["nearest"]: "copy",
+    REASONS["donor"]: "donor",
+    REASONS["inside"]: "inside",
+    REASONS["donor and inside"]: "donor_both",
+    REASONS["hash"]: "hash",
+    REASONS["texture"]: "texture",
+    REASONS["realism"]: "realism",
+    REASONS["attributes"]: "attributes",
+    REASONS["mask"]: "mask",
     "duplicate": "duplicate",
 }
 OFF = "off"
@@ -230,7 +232,7 @@ def unfilled(table: Any) -> list[dict[str, Any]]:
     lacking = table[~table["index"].isin(filled)]
     out = []
     for (label, row), part in lacking.groupby(["label", "plan_row"], sort=True):
-        reasons = Counter(str(reason).split(" of image")[0] for reason in part["reason"])
+        reasons = Counter(map(reason_kind, part["reason"]))
         one = {"label": label, "row": int(row), "missing": int(part["index"].nunique()), "fg": part["fg"].iloc[0]}
         out.append(one | {"reasons": dict(sorted(reasons.items()))})
     return out

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tigergen.evaluation.metric_classify import percentile_interval
+
 Counts = NDArray[np.float64]
 RESAMPLES = 20_000
 BOOTSTRAP = 2_000
@@ -54,7 +56,7 @@ def crossed_interval(right: Counts, asked: Counts, seed: int) -> tuple[float, fl
     `right`, `asked` [readers, questions]: right and all answers of a reader to a question. Answers of one reader, and
     answers about one picture, go together; this interval takes that into account, an exact binomial one does not.
     """
-    return _quantiles(_shares(right, asked, np.random.default_rng(seed), None)[0])
+    return percentile_interval(_shares(right, asked, np.random.default_rng(seed), None)[0])
 
 
 def compare_groups(a: tuple[Counts, Counts], b: tuple[Counts, Counts], seed: int) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def compare_groups(a: tuple[Counts, Counts], b: tuple[Counts, Counts], seed: int
     if min(sizes) > 1:
         rng = np.random.default_rng(seed)
         drawn, questions = _shares(*a, rng, None)
-        low, high = _quantiles(_shares(*b, rng, questions)[0] - drawn)
+        low, high = percentile_interval(_shares(*b, rng, questions)[0] - drawn)
     return {
         "readers": sizes,
         "means": (float(means[0].mean()), float(means[1].mean())),
@@ -110,8 +112,3 @@ def _shares(right: Counts, asked: Counts, rng: np.random.Generator, questions: C
     return np.divide(
         ((who @ right) * questions).sum(1), total, out=np.full(BOOTSTRAP, np.nan), where=total > 0
     ), questions
-
-
-def _quantiles(draws: Counts) -> tuple[float, float]:
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return float(low), float(high)

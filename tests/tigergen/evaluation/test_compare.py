@@ -21,7 +21,7 @@ from tigergen.evaluation.compare.run import compare
 from tigergen.evaluation.compare.settings import Prices, Settings, Sizes, scale, total
 
 MICRO = (
-    "model.image_size=16", "model.downsample=4", "model.unet_channels=[8, 16]", "model.attention_heads=2",
+    "model.image_size=16", "model.unet_channels=[8, 16]", "model.attention_heads=2",
     "model.text_width=16", "model.text_heads=2", "model.text_length=24", "training.batch=4", "training.warmup=2",
     "training.checkpoint_every=2", "sampling.steps=2",
 )  # fmt: skip

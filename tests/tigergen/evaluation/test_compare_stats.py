@@ -12,10 +12,10 @@ from tigergen.evaluation.compare.stats import (
     differences,
     figures,
     holm,
-    interval,
     two_sided,
     youden,
 )
+from tigergen.evaluation.metric_classify import percentile_interval
 
 
 def closed_testing(p: list[float]) -> list[float]:
@@ -123,7 +123,7 @@ def test_the_interval_covers_and_the_p_value_is_uniform_enough() -> None:
         a, b = (Scored(y, parts[0], y, p, who) for p in parts)
         bootstrap = Bootstrap([who], 1, seed=trial, repeats=300)
         draws = bootstrap.of([[a]], [1])["auroc"][1] - bootstrap.of([[b]], [1])["auroc"][1]
-        low, high = interval(draws)
+        low, high = percentile_interval(draws)
         outside += not low <= 0 <= high
         small += two_sided(draws) < 0.05
     assert outside <= 8 and small <= 8
@@ -134,5 +134,5 @@ def test_seeds_widen_the_interval() -> None:
     alike = [[scored(0, 1.0) for _ in range(4)]]
     apart = [[scored(s, 1.0 + 0.8 * s) for s in range(4)]]
     bootstrap = Bootstrap([alike[0][0].patients], 4, repeats=500)
-    a, b = (interval(bootstrap.of(own, [1])["auroc"][1]) for own in (alike, apart))
+    a, b = (percentile_interval(bootstrap.of(own, [1])["auroc"][1]) for own in (alike, apart))
     assert b[1] - b[0] > a[1] - a[0]

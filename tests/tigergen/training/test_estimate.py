@@ -19,13 +19,7 @@ from tigergen.training.tasks import fine_task
 PHRASES = ["solid", "follicular thyroid carcinoma", "benign nodule", "sonogram transverse"]
 
 
-BIG = (
-    "model.image_size=64",
-    "model.downsample=4",
-    "model.unet_channels=[16, 32]",
-    "model.attention_heads=4",
-    "training.batch=8",
-)
+BIG = ("model.image_size=64", "model.unet_channels=[16, 32]", "model.attention_heads=4", "training.batch=8")
 
 
 def found(toy: ModuleType, stage: str, *overrides: str, **options) -> dict:
@@ -121,13 +115,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
         return {str(path): path.stat().st_mtime for path in sorted(ws.path.rglob("*"))}
 
     before = state()
-    small = [
-        "model.image_size=16",
-        "model.downsample=4",
-        "model.unet_channels=[8, 16]",
-        "model.attention_heads=2",
-        "training.batch=2",
-    ]
+    small = ["model.image_size=16", "model.unet_channels=[8, 16]", "model.attention_heads=2", "training.batch=2"]
     said = workshop.dry_run(ws, "coarse", "tiny", small)
     assert said["images"] == 8 and said["settings"]["training"]["batch"] == 2
     assert presets.written(said["settings"]).startswith("description = ")

@@ -9,7 +9,6 @@ from tigergen.training import presets
 
 MICRO = [
     "model.image_size=16",
-    "model.downsample=4",
     "model.unet_channels=[8, 16]",
     "model.attention_heads=2",
     "model.text_width=16",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kb.errors import UserError
-from tigergen.evaluation.metric_classify import cluster_weights, weighted_aurocs
+from tigergen.evaluation.metric_classify import cluster_weights, percentile_interval, weighted_aurocs
 
 REPEATS = 2000
 FIGURES = ("auroc", "accuracy", "sensitivity", "specificity", "brier")
@@ -131,12 +131,6 @@ def _folds_mean(draws: Sequence[Array]) -> Array:
     return out
 
 
-def interval(draws: Array, level: float = 0.95) -> list[float]:
-    """Percentile interval."""
-    tail = (1 - level) / 2
-    return [float(v) for v in np.nanquantile(draws, (tail, 1 - tail))]
-
-
 def two_sided(draws: Array) -> float:
     """Bootstrap p-value of no difference: twice the smaller share of repeats on one side of 0, each with one more."""
     known = draws[np.isfinite(draws)]
@@ -147,7 +141,8 @@ def two_sided(draws: Array) -> float:
 def summary_row(found: Mapping[str, tuple[Array, Array]]) -> dict[str, Any]:
     """Mean, interval and values of each figure; `per_seed`: AUROC of each seed, mean over folds."""
     row: dict[str, Any] = {
-        name: {"mean": float(values.mean()), "ci": interval(draws)} for name, (values, draws) in found.items()
+        name: {"mean": float(values.mean()), "ci": list(percentile_interval(draws))}
+        for name, (values, draws) in found.items()
     }
     row["per_seed"] = [float(v) for v in found["auroc"][0].mean(0)]
     row["per_fold"] = [float(v) for v in found["auroc"][0].mean(1)]
@@ -166,7 +161,7 @@ def differences(
         row: dict[str, Any] = {"method": name}
         for figure in FIGURES:
             (a, da), (b, db) = found[best][figure], found[name][figure]
-            row[figure] = {"difference": float((a - b).mean()), "ci": interval(da - db)}
+            row[figure] = {"difference": float((a - b).mean()), "ci": list(percentile_interval(da - db))}
         (a, da), (b, db) = found[best]["auroc"], found[name]["auroc"]
         row |= {"above": int((a > b).sum()), "pairs": int(a.size), "p": two_sided(da - db)}
         rows.append(row)

@@ -16,10 +16,10 @@ from tigergen.evaluation.compare.stats import (
     Bootstrap,
     Scored,
     differences,
-    interval,
     summary_row,
     validation_auroc,
 )
+from tigergen.evaluation.metric_classify import percentile_interval
 
 
 def summarise(comparison: Comparison) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _table_row(
 
 def _point(bootstrap: Bootstrap, scored: Sequence[Sequence[Scored]], positives: Sequence[int]) -> dict[str, Any]:
     values, draws = bootstrap.of(scored, positives)["auroc"]
-    return {"auroc": float(values.mean()), "ci": interval(draws)}
+    return {"auroc": float(values.mean()), "ci": list(percentile_interval(draws))}
 
 
 def _without(comparison: Comparison, bootstrap: Bootstrap, positives: Sequence[int]) -> dict[str, Any]:
