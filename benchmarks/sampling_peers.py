@@ -68,6 +68,9 @@ def controlnet(pipe: TigerPipeline, encoder: ControlEncoder) -> ControlNetModel:
     net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=widths).eval()
     for name in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
         getattr(net, name).load_state_dict(getattr(encoder, name).state_dict(), assign=True)
+    if encoder.add_embedding is not None:
+        # from_unet forgets the number of heads that pool the words.
+        net.add_embedding = encoder.add_embedding
     outputs = [*net.controlnet_down_blocks, net.controlnet_mid_block]
     for own, zero, scale in zip(outputs, encoder.zero_convolutions, torch.logspace(-1, 0, len(outputs)), strict=True):
         own.weight.data, own.bias.data = zero.weight.data / scale, zero.bias.data / scale
