@@ -89,7 +89,10 @@ def same(ws: Any, model: Path, place: Path, n: int) -> bool:
             out = place / f"{batch} {way}"
             started = [child(ws, plan, model, out, batch) for _ in range(2 if way == "2 processes" else 1)]
             if way == "killed and restarted":
-                while not any((out / runs.WORK).glob("parts/*.json")) and started[0].is_alive():
+                # A block of one batch has no parts: its own record comes at once.
+                while not any((out / runs.WORK).glob("[pb]*s/*.json")):
+                    if not started[0].is_alive():
+                        raise SystemExit("the run to be killed had ended already; more --images make it last longer")
                     time.sleep(0.01)
                 os.kill(started[0].pid, signal.SIGKILL)
                 started.append(child(ws, plan, model, out, batch))
