@@ -145,7 +145,7 @@ def _count(views: Sequence[View], drawn: Mapping[str, NDArray[np.bool_]], counts
     counts["frames_with_signs"] += any(view.masked for view in views)
     for kind, mask in drawn.items():
         kept = sum(int(view.crop(mask).sum()) for view in views)
-        counts[f"{kind}_mask_cut"] += kept < mask.sum()
+        counts[f"{kind}_mask_cut"] += kept < int(mask.sum())
 
 
 def frame_id(sha256: str, number: int, view: int) -> str:

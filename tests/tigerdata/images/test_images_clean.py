@@ -235,6 +235,17 @@ def test_ingest_cuts_masks_along_and_writes_down_what_it_did(
     assert ingest_images(ws, tmp_path)["new"] == 0
 
 
+def test_a_mask_that_leaves_the_scanned_field_is_cut_and_counted_in_numbers_that_json_takes(
+    ws: Workspace, tmp_path: Path, tissue: tuple[np.ndarray, np.ndarray]
+) -> None:
+    nodule = surrounded(tissue[1][0].astype(np.uint8))
+    nodule[:2, :2] = 1
+    cv2.imwrite(str(tmp_path / "a.png"), surrounded(tissue[0][0]))
+    cv2.imwrite(str(tmp_path / "m.png"), nodule * 255)
+    (tmp_path / "images.csv").write_text("file,mask_file\na.png,m.png\n")
+    assert json.loads(json.dumps(ingest_images(ws, tmp_path)))["nodule_mask_cut"] == 1
+
+
 @pytest.mark.realdata
 def test_real_nodules_are_kept_and_real_signs_go(real_data: Path) -> None:
     """DDTI frames carry a mark and rulers, some callipers and text; BrEaST frames carry nothing."""
