@@ -16,7 +16,7 @@ from kb.errors import UserError
 from tests.proof_corpus import frame
 from tigergen.commands import gen_app
 from tigergen.evaluation import extractors, image_sets
-from tigergen.evaluation.real_fake import DIRECTIONS, _halves, measure_folders, outlined
+from tigergen.evaluation.real_fake import DIRECTIONS, measure_folders, outlined
 
 N = 48
 
@@ -83,7 +83,7 @@ def test_copies_of_the_training_set_are_flagged_by_file(real, frames, tmp_path) 
 
 def test_halves_keep_a_patient_together() -> None:
     groups = np.array([str(n // 5) for n in range(83)])
-    first, second = _halves(groups, np.random.default_rng(0))
+    first, second = image_sets.halves(groups, np.random.default_rng(0))
     assert not set(groups[first]) & set(groups[second]) and len(first) + len(second) == 83
     assert abs(len(first) - len(second)) <= 8
 
