@@ -258,6 +258,8 @@ def test_the_distance_has_a_floor_of_the_same_size_by_patient() -> None:
     assert far["floor"] == found["floor"] and far["generated"] > 5 * abs(far["floor"])
     assert far["generated"] == pytest.approx(cmmd(held, moved)["unbiased"], rel=0.2)
     assert distance(held, held[:18], patients[:18]) == {"n": 9, "generated": None, "floor": None}
+    mean = 10 * ((held.mean(0) - moved.mean(0)) ** 2).sum()
+    assert cmmd(held, moved)["biased"] == pytest.approx(mean, rel=0.02), "so wide a kernel sees the mean (docs)"
     # All of one patient in one half: the other half is empty.
     assert distance(held, held, ["p"] * 80)["generated"] is None
 
