@@ -120,7 +120,7 @@ def train_segmenter(
 @train_app.command("judge")
 def train_judge(
     simulated: Annotated[int, typer.Option(min=0, help="Train on so many simulated frames; 0: on real images.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the judge over its training images.")] = 8,
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Take the one for simulated frames that TigerData ships.")
     ] = False,

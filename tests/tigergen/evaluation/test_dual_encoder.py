@@ -86,7 +86,7 @@ def test_equal_prompts_are_no_negatives_of_each_other() -> None:
         other = unit(rng, 2, 4) if pulled else text
         (gradient,) = torch.autograd.grad(contrastive_loss(images, other, 5.0, same), images)
         assert (float(gradient.abs().max()) > 1e-6) == pulled
-    assert float(contrastive_loss(images, text, 5.0, torch.ones(2, 2))) == pytest.approx(math.log(2))
+    assert float(contrastive_loss(text, text, 5.0, torch.ones(2, 2).double())) == pytest.approx(math.log(2))
 
 
 def test_retrieval_equals_all_draws_counted() -> None:
@@ -107,8 +107,8 @@ def test_retrieval_equals_all_draws_counted() -> None:
 def test_it_finds_the_prompts_of_images_that_it_has_not_seen(trained: tuple[DualEncoder, Path]) -> None:
     figures = trained[0].figures
     assert figures["trained_on"] == 240 and figures["held_out"] == 120 and figures["unknown_phrases"] == {}
-    # Of 32 prompts two say the same but for what was drawn by lot: half of the time the better one is the wrong one.
-    assert figures["top1"] > 0.6 > 3 * figures["top1_chance"] and figures["median_rank"] <= 2.5
+    # Every prompt has a twin that differs in what was drawn by lot alone: half of the time the twin ranks above it.
+    assert figures["top1"] > 0.45 > 4 * figures["top1_chance"] and figures["median_rank"] <= 4
     assert figures["cosine"] > figures["cosine_shuffled"] + 0.4
     assert set(figures["cosine_treated"]) == {"blur 0.4 px", "blur 0.6 px", "noise 0.06", "noise 0.10"}
     assert figures["cosine"] == pytest.approx(figures["cosine_treated"]["noise 0.06"], abs=0.2)
@@ -257,7 +257,8 @@ def test_the_distance_has_a_floor_of_the_same_size_by_patient() -> None:
     far = distance(moved, held, patients)
     assert far["floor"] == found["floor"] and far["generated"] > 5 * abs(far["floor"])
     assert far["generated"] == pytest.approx(cmmd(held, moved)["unbiased"], rel=0.2)
-    assert distance(held, held[:18], patients[:18]) == {"n": 9, "generated": None, "floor": None}
+    few = distance(held, held[:18], patients[:18])  # nine patients of two: halves of eight and ten images
+    assert few == {"n": 8, "generated": None, "floor": None}
     mean = 10 * ((held.mean(0) - moved.mean(0)) ** 2).sum()
     assert cmmd(held, moved)["biased"] == pytest.approx(mean, rel=0.02), "so wide a kernel sees the mean (docs)"
     # All of one patient in one half: the other half is empty.
