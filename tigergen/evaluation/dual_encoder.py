@@ -32,7 +32,9 @@ Vectors = NDArray[np.float32]
 WEIGHTS, RECORD = "dual_encoder.safetensors", "dual_encoder.json"
 # Fewer pairs, or fewer different prompts, teach it nothing that holds on other images.
 LEAST_PAIRS, LEAST_PROMPTS = 100, 10
-EPOCHS = 32
+# On 2,030 simulated pairs, 400 held out, chance .10: top1 .75 with 16 passes of width 16; .54 with 4 of width 32, which
+# take as long.
+EPOCHS, WIDTH = 16, 16
 # Held-out prompts among which the right one is to be found.
 CHOICES = 10
 
@@ -101,7 +103,7 @@ class DualEncoder:
         """Unit vectors float32 [N, dim] of FG prompts; zeros for one of which no phrase is known."""
         out, rows = np.zeros((len(prompts), self.network.dim), np.float32), np.flatnonzero(self.known(prompts))
         if len(rows):
-            out[rows] = self.network.text(self.ids([prompts[n] for n in rows])).numpy()
+            out[rows] = self.network.text(self.ids([prompts[n] for n in rows.tolist()])).numpy()
         return out
 
     def save(self, out: str | os.PathLike[str]) -> None:
@@ -143,7 +145,7 @@ def train_dual_encoder(
     epochs: int = EPOCHS,
     seed: int = 0,
     size: int = 64,
-    width: int = 32,
+    width: int = WIDTH,
     dim: int = 64,
     image_ids: Iterable[str] = (),
     progress: Progress | None = None,
@@ -198,7 +200,7 @@ def measure(encoder: DualEncoder, images: Images, prompts: Sequence[str]) -> dic
     `retrieval`, cosine, cosine_shuffled and cosine_treated.
     """
     rows = np.flatnonzero(encoder.known(prompts))
-    texts, own = _distinct(encoder, [prompts[n] for n in rows])
+    texts, own = _distinct(encoder, [prompts[n] for n in rows.tolist()])
     out: dict[str, Any] = {"held_out": len(rows), "unknown_phrases": encoder.unknown(prompts)}
     if len(texts) < 2:
         return out

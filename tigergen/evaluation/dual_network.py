@@ -35,7 +35,7 @@ class TextTower(nn.Module):
 class DualNetwork(nn.Module):
     """Image tower (the judge's network, its last layer the projection), text tower and the learned temperature."""
 
-    def __init__(self, phrases: int, size: int = 64, width: int = 32, dim: int = 64) -> None:
+    def __init__(self, phrases: int, size: int = 64, width: int = 16, dim: int = 64) -> None:
         super().__init__()
         self.phrases, self.size, self.width, self.dim = phrases, size, width, dim
         self.image = JudgeNetwork([dim], size, width)

@@ -49,7 +49,7 @@ def words(
     Returns: n, n_real, prompts (different ones asked), generated, real, floor (None or cosine_100 and hessel).
     """
     rows, others = np.flatnonzero(encoder.known(asked)), np.flatnonzero(encoder.known(real_prompts))
-    kept = [asked[n] for n in rows]
+    kept = [asked[n] for n in rows.tolist()]
     out: dict[str, Any] = {"n": len(rows), "n_real": len(others), "prompts": len({said(prompt) for prompt in kept})}
     out |= dict.fromkeys(("generated", "real", "floor"))
     first, second = shuffled(kept, np.random.default_rng([seed, 11]))
@@ -58,7 +58,7 @@ def words(
     texts = encoder.text_vectors(kept)
     out |= {"generated": clip_score(made[rows], texts), "floor": clip_score(made[rows][first], texts[second])}
     if len(others) >= LEAST:
-        out["real"] = clip_score(held[others], encoder.text_vectors([real_prompts[n] for n in others]))
+        out["real"] = clip_score(held[others], encoder.text_vectors([real_prompts[n] for n in others.tolist()]))
     return out
 
 

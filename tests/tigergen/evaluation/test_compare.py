@@ -20,7 +20,7 @@ from tigergen.baselines import train
 from tigergen.baselines.methods import METHODS, select
 from tigergen.evaluation import dual_encoder
 from tigergen.evaluation.compare import run as compare_run
-from tigergen.evaluation.compare.comparison import Comparison
+from tigergen.evaluation.compare.comparison import Comparison, open_folder
 from tigergen.evaluation.compare.folds import check_patients, load_data, open_folds
 from tigergen.evaluation.compare.run import compare
 from tigergen.evaluation.compare.settings import Prices, Settings, Sizes, scale, total
@@ -216,6 +216,14 @@ def test_two_processes_on_one_folder_make_each_stage_once_and_the_same_table(ws,
     for name in names:
         assert json.loads((tmp_path / f"{name}.json").read_text()) == whole
     assert (out / "table.csv").read_bytes() == (done[0] / "table.csv").read_bytes()
+
+
+def test_settings_that_another_process_is_writing_are_no_foreign_files(tmp_path: Path) -> None:
+    (tmp_path / ".partial-x.json").touch()
+    open_folder(tmp_path, SMALL)
+    open_folder(tmp_path, SMALL)
+    with pytest.raises(UserError, match="target"):
+        open_folder(tmp_path, replace(SMALL, target="PTC"))
 
 
 class Killed(Exception):

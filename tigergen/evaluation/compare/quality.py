@@ -93,7 +93,7 @@ def _added(
     rng = np.random.default_rng([seed, number, 8])
     own = np.sort(rng.permutation(np.flatnonzero(made.part.y == number))[:LIMIT])
     place = {image_id: n for n, image_id in enumerate(data.train.image_ids)}
-    likeness = donor_likeness(made.part.images[own], [place[made.donors[n]] for n in own], data.train, rng)
+    likeness = donor_likeness(made.part.images[own], [place[made.donors[n]] for n in own.tolist()], data.train, rng)
     out = {**row, **dict.fromkeys(COUNTS, 0), "gradient_n": likeness["n"], "real": {"clip": None}}
     sides: dict[str, dict[str, float | None]] = {
         side: {"clip": None, "cmmd": None, "gradient": likeness[side]} for side in ("generated", "floor")
@@ -101,8 +101,8 @@ def _added(
     if encoder is not None:
         other = np.flatnonzero(held.y == number)
         found = scores(
-            encoder, made.part.images[own], [made.fg[n] for n in own], held.images[other], [asked[n] for n in other],
-            [held.patients[n] for n in other], seed,
+            encoder, made.part.images[own], [made.fg[n] for n in own.tolist()], held.images[other], [asked[n] for n in other.tolist()],
+            [held.patients[n] for n in other.tolist()], seed,
         )  # fmt: skip
         words, apart = found["clip_score"], found["cmmd"]
         out |= {"clip_n": words["n"], "clip_real_n": words["n_real"], "cmmd_n": apart["n"]}
