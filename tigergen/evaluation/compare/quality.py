@@ -91,18 +91,18 @@ def _added(
 ) -> dict[str, Any]:
     """The row with what needs the prompts, the encoder or the donors."""
     rng = np.random.default_rng([seed, number, 8])
-    own = np.sort(rng.permutation(np.flatnonzero(made.part.y == number))[:LIMIT])
+    own = np.sort(rng.permutation(np.flatnonzero(made.part.y == number))[:LIMIT]).tolist()
     place = {image_id: n for n, image_id in enumerate(data.train.image_ids)}
-    likeness = donor_likeness(made.part.images[own], [place[made.donors[n]] for n in own.tolist()], data.train, rng)
+    likeness = donor_likeness(made.part.images[own], [place[made.donors[n]] for n in own], data.train, rng)
     out = {**row, **dict.fromkeys(COUNTS, 0), "gradient_n": likeness["n"], "real": {"clip": None}}
     sides: dict[str, dict[str, float | None]] = {
         side: {"clip": None, "cmmd": None, "gradient": likeness[side]} for side in ("generated", "floor")
     }
     if encoder is not None:
-        other = np.flatnonzero(held.y == number)
+        other = np.flatnonzero(held.y == number).tolist()
         found = scores(
-            encoder, made.part.images[own], [made.fg[n] for n in own.tolist()], held.images[other], [asked[n] for n in other.tolist()],
-            [held.patients[n] for n in other.tolist()], seed,
+            encoder, made.part.images[own], [made.fg[n] for n in own], held.images[other], [asked[n] for n in other],
+            [held.patients[n] for n in other], seed,
         )  # fmt: skip
         words, apart = found["clip_score"], found["cmmd"]
         out |= {"clip_n": words["n"], "clip_real_n": words["n_real"], "cmmd_n": apart["n"]}
