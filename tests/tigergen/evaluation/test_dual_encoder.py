@@ -282,4 +282,4 @@ def test_an_untrained_network_gives_unit_vectors_of_the_width_asked_for() -> Non
     network = DualNetwork(5, 16, 8, 12).eval()
     assert network.text(torch.tensor([[1, 2, 0], [5, 0, 0]])).norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
     assert network.image(torch.zeros(2, 1, 16, 16)).shape == (2, 12)
-    assert float(network.scale) == pytest.approx(1 / 0.07)
+    assert float(network.scale.detach()) == pytest.approx(1 / 0.07)
