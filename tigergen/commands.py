@@ -120,20 +120,31 @@ def train_segmenter(
 @train_app.command("judge")
 def train_judge(
     simulated: Annotated[int, typer.Option(min=0, help="Train on so many simulated frames; 0: on real images.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the judge over its training images.")] = 8,
     shipped: Annotated[
         bool, typer.Option("--shipped", help="Take the one for simulated frames that TigerData ships.")
     ] = False,
     held_out: Annotated[int, typer.Option(min=10, help="Frames to measure the shipped one on.")] = 1000,
+    dual_only: Annotated[
+        bool, typer.Option("--dual-only", help="Leave the judge as it is: train the dual encoder alone.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the judge of attributes that checks whether an image shows what its prompt says.
+    """Train what checks whether an image shows what its prompt says: judge of attributes, and dual encoder of both.
+
+    The dual encoder always learns from the workspace's own training images; --shipped trains nothing.
 
     Example: tigergen train judge --simulated 64 --epochs 1 -w study
     """
+    from kb.errors import UsageError
     from tigergen import workshop
 
+    if dual_only and (shipped or simulated):
+        raise UsageError("--dual-only leaves the judge as it is: give it without --shipped and --simulated.")
+    if dual_only:
+        show({"dual_encoder": workshop.train_dual_encoder(open_workspace(workspace), progress=reporter())}, as_json)
+        return
     if shipped:
         show(workshop.take_shipped_judge(open_workspace(workspace), held_out), as_json)
         return

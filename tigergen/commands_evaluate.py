@@ -19,7 +19,9 @@ def evaluate(
     run: Annotated[
         Path | None, typer.Option(help="Augmented folder to measure against its own workspace, instead of REAL FAKE.")
     ] = None,
-    extractor: Annotated[str, typer.Option(help="texture, judge, or FILE.safetensors of a classifier.")] = "texture",
+    extractor: Annotated[
+        str, typer.Option(help="texture, judge, dual, or FILE.safetensors of a classifier.")
+    ] = "texture",
     architecture: Annotated[
         str | None, typer.Option(help="torchvision name of the file's network; default: what the file says.")
     ] = None,
@@ -55,7 +57,7 @@ def evaluate(
 
     found = measure_folders(
         str(real), str(fake), extractor, architecture, train, repeats, limit, geometry, seed,
-        _judge_folder(workspace) if extractor == "judge" else None, reporter(),
+        _judge_folder(workspace) if extractor in ("judge", "dual") else None, reporter(),
     )  # fmt: skip
     if as_json:
         show(found, as_json)

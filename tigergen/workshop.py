@@ -190,7 +190,9 @@ def train_judge(
 ) -> dict[str, Any]:
     """Train the workspace's judge on `simulated` uniform phantom frames, or, with 0, on its own real training images.
 
-    Its figures come from images that it has not seen: other simulated frames, or the validation split.
+    Its figures come from images that it has not seen: other simulated frames, or the validation split. The dual encoder
+    is trained after it, always on the workspace's own images. Returns the judge's figures and, as `dual_encoder`, those
+    of the encoder or the sentence why there is none.
     """
     from tigergen.evaluation import judge
 
@@ -207,6 +209,28 @@ def train_judge(
         train, val = (load_cases(ws, part, JUDGE_SIZE) for part in ("train", "val"))
         known, held_out, view = (train.images, train.attributes), (val.images, val.attributes), "values"
     made = judge.train_judge(*known, ws.kb, out, view, held_out, epochs, seed, JUDGE_SIZE, progress=progress)
+    return {**made.figures, "dual_encoder": train_dual_encoder(ws, seed, progress)}
+
+
+def train_dual_encoder(ws: "Workspace", seed: int = 0, progress: Progress | None = None) -> dict[str, Any] | str:
+    """Train the workspace's dual encoder on its training pairs of image and FG prompt; measure it on validation.
+
+    It lies in the judge's folder. Returns its figures, or, where there are too few pairs, the sentence that says so;
+    an encoder that is there already then stays as it is.
+    """
+    from tigergen.data import load_cases
+    from tigergen.evaluation import dual_encoder
+
+    rows = ws.cases()
+    reason = dual_encoder.too_few([str(fg) for fg in rows[rows["split"] == "train"]["fg"]])
+    if reason is not None:
+        return reason
+    train = load_cases(ws, "train", JUDGE_SIZE)
+    val = load_cases(ws, "val", JUDGE_SIZE) if "val" in set(rows["split"]) else None
+    made = dual_encoder.train_dual_encoder(
+        train.images, train.fg, ws.kb, model_folder(ws, JUDGE), None if val is None else (val.images, val.fg),
+        seed=seed, size=JUDGE_SIZE, image_ids=train.image_ids, progress=progress,
+    )  # fmt: skip
     return made.figures
 
 
@@ -216,6 +240,14 @@ def own_judge(ws: "Workspace") -> Any:
 
     folder = model_folder(ws, JUDGE)
     return Judge.load(folder) if (folder / "judge.json").is_file() else None
+
+
+def own_dual_encoder(ws: "Workspace") -> Any:
+    """The workspace's dual encoder of images and prompts, or None when it has trained none."""
+    from tigergen.evaluation.dual_encoder import RECORD, DualEncoder
+
+    folder = model_folder(ws, JUDGE)
+    return DualEncoder.load(folder) if (folder / RECORD).is_file() else None
 
 
 def own_segmenter(ws: "Workspace") -> Any:
@@ -307,7 +339,7 @@ def augment(
 
 
 def evaluate(ws: "Workspace", run: str | os.PathLike[str], progress: Progress | None = None) -> dict[str, Any]:
-    """Measure an augmented folder with the workspace's judge and, where it has trained one, its segmenter."""
+    """Measure an augmented folder with what the workspace has of judge, dual encoder and segmenter."""
     from tigergen.evaluation.evaluate import evaluate as measure
 
-    return measure(ws, run, own_judge(ws), own_segmenter(ws), progress=progress)
+    return measure(ws, run, own_judge(ws), own_segmenter(ws), progress=progress, dual=own_dual_encoder(ws))

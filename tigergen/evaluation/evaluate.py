@@ -14,7 +14,7 @@ from kb.errors import UserError
 from kb.files import read_json, write_json
 from tigerdata.manifest import manifest_of, reason_kind
 from tigerdata.progress import Progress
-from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
+from tigergen.evaluation.adherence import attribute_table, donor_likeness, mask_dice, sobel_correlation
 from tigergen.evaluation.extractors import texture
 from tigergen.evaluation.features import EXTRACTOR
 from tigergen.evaluation.metric_neighbours import density_coverage
@@ -23,6 +23,7 @@ from tigergen.evaluation.metric_sets import Array, MetricError, frechet_distance
 Images = NDArray[np.uint8]
 LIMIT = 1000
 LEAST = 10
+STEPS = 5
 
 
 def evaluate(
@@ -32,13 +33,14 @@ def evaluate(
     segmenter: Any = None,
     seed: int = 0,
     progress: Progress | None = None,
+    dual: Any = None,
 ) -> dict[str, Any]:
     """Write `evaluation.json` into the run's folder and return it.
 
     Real images to compare with are those of val and test, which the generator has not seen; the floor compares them
     with the real training (and pool) images at the same N. At most 1,000 images a class are looked at. `judge`: for
-    the attributes; `segmenter`: for the Dice of asked and found nodules; without one, its figures are left out
-    (`workshop.evaluate` passes the workspace's own).
+    the attributes; `segmenter`: for the Dice of asked and found nodules; `dual`: a dual encoder for CLIP score and
+    CMMD; without one, its figures are left out (`workshop.evaluate` passes the workspace's own).
 
     Raises:
         UserError: the run is not finished or has no accepted image, or there is no real held-out image.
@@ -76,17 +78,19 @@ def evaluate(
     vectors = {name: np.asarray(ruler.vectors(v), np.float64)
                for name, v in (("generated", images), ("held", real), ("known", known))}  # fmt: skip
     groups = {"generated": labels, "held": real_labels, "known": known_labels}
-    distances = [distance_row(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))]
+    classes = sorted(set(labels) & set(real_labels))
+    distances = [distance_row(label, vectors, groups, rng) for label in classes]
     _tell(progress, 2, "adherence")
     edges = sobel_correlation(images, train.masks[donors], train.sobel[donors])
     out: dict[str, Any] = {
         "extractor": EXTRACTOR,
         "weights_sha256": ruler.weights_sha256,
         "distances": distances,
-        "telling_apart": [tell_apart(label, vectors, groups, rng) for label in sorted(set(labels) & set(real_labels))],
+        "telling_apart": [tell_apart(label, vectors, groups, rng) for label in classes],
         "edges": {"mean": _mean(edges), "n": int(np.isfinite(edges).sum())},
         "gates": gate_counts(table),
         "generated": dict(sorted(Counter(kept["label"]).items())),
+        "donors": [_donor_row(label, labels, images, donors, train, seed) for label in sorted(set(labels))],
     }
     if segmenter is not None:
         got, best = mask_dice(segmenter, images, train.masks[donors]), mask_dice(segmenter, real, _masks(held))
@@ -98,14 +102,16 @@ def evaluate(
         ratios = [r["ratio"] for r in rows if r["ratio"] is not None]
         figures = judge.figures
         out["attributes"] = {"rows": rows, "mean_ratio": float(np.mean(ratios)) if ratios else None, "judge": figures}
+    _tell(progress, 4, "words")
+    out["dual_encoder"] = _dual_figures(dual, classes, images, labels, [str(f) for f in sample["fg"]], held, seed)
     write_json(folder / "evaluation.json", out)
-    _tell(progress, 4, "done")
+    _tell(progress, STEPS, "done")
     return out
 
 
 def _tell(progress: Progress | None, step: int, what: str) -> None:
     if progress is not None:
-        progress({"stage": "evaluate", "step": step, "steps": 4, "what": what})
+        progress({"stage": "evaluate", "step": step, "steps": STEPS, "what": what})
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
@@ -115,6 +121,47 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 def _masks(held: list[Any]) -> NDArray[np.uint8]:
     return np.concatenate([c.masks for c in held])
+
+
+def _donor_row(
+    label: str, labels: NDArray[np.str_], images: Images, donors: list[int], train: Any, seed: int
+) -> dict[str, Any]:
+    """Gradient similarity of a class's images and their donors."""
+    rows = np.flatnonzero(labels == label)
+    found = donor_likeness(images[rows], [donors[n] for n in rows], train, np.random.default_rng([seed, 13]))
+    return {"label": label, **found}
+
+
+def _dual_figures(
+    dual: Any,
+    classes: list[str],
+    images: Images,
+    labels: NDArray[np.str_],
+    asked: list[str],
+    held: list[Any],
+    seed: int,
+) -> dict[str, Any]:
+    """CLIP score and CMMD a class, with the encoder that they are of, or why they are left out."""
+    if dual is None:
+        return {"left_out": "there is no dual encoder in the workspace; `tigergen train judge` trains one."}
+    from tigergen.evaluation.dual_scores import scores
+
+    seen = {i for c in held for i in c.image_ids} & set(dual.image_ids)
+    if seen:
+        return {
+            "left_out": f"the dual encoder was trained on {len(seen)} of the images that are held out now; run "
+            "`tigergen train judge` again."
+        }
+    real = {name: [v for c in held for v in getattr(c, name)] for name in ("labels", "fg", "patient_ids")}
+    pixels = np.concatenate([c.images for c in held])
+    rows = []
+    for label in classes:
+        own, other = np.flatnonzero(labels == label), np.flatnonzero(np.array(real["labels"]) == label)
+        said, patients = ([real[name][n] for n in other] for name in ("fg", "patient_ids"))
+        found = scores(dual, images[own], [asked[n] for n in own], pixels[other], said, patients, seed)
+        rows.append({"label": label, **found})
+    unknown = dual.unknown([*asked, *real["fg"]])
+    return {**dual.about(), "rows": rows, "unknown_phrases": unknown, "figures": dual.figures}
 
 
 def _compare(a: Array, b: Array) -> dict[str, float | None]:

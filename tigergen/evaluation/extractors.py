@@ -21,6 +21,7 @@ from tigergen.evaluation.features import EXTRACTOR, TextureSpace
 if TYPE_CHECKING:
     from torch import nn
 
+    from tigergen.evaluation.dual_encoder import DualEncoder
     from tigergen.evaluation.judge import Judge
 
 Images = NDArray[np.uint8]
@@ -129,7 +130,7 @@ def weights_file(path: str | os.PathLike[str], architecture: str | None = None) 
 
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"there is no extractor {path}: give `texture`, `judge` or a .safetensors file.")
+        raise UserError(f"there is no extractor {path}: give `texture`, `judge`, `dual` or a .safetensors file.")
     try:
         with safe_open(file, "pt") as stored:
             named = architecture or (stored.metadata() or {}).get("architecture")
@@ -161,3 +162,14 @@ def judge(trained: "Judge", folder: str | os.PathLike[str]) -> Extractor:
     return module(
         trained.network, "judge of attributes, before its heads", trained.network.size, (0.5,), (0.5,), digest
     )
+
+
+def dual(trained: "DualEncoder") -> Extractor:
+    """The image vectors, of length 1, of a dual encoder that was read from its folder."""
+    side = trained.network.size
+
+    def vectors(images: Images) -> Vectors:
+        return trained.image_vectors(np.stack([square(image, side) for image in images]))
+
+    name, digest = trained.about()["extractor"], trained.weights_sha256 or ""
+    return Extractor(f"{name}, image vectors", digest, f"central square, {side} px, area", vectors)

@@ -133,3 +133,12 @@ def common_size(rows: list[dict[str, str]]) -> int:
         return min(read_gray(Path(rows[0]["file"])).shape)
     except Refused as error:
         raise UserError(f"{rows[0]['file']} cannot be measured: {error}; take it out of the set.") from error
+
+
+def halves(groups: NDArray[np.str_], rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions of two halves of a set, whole groups [N] in each: what a real-against-real floor is made of."""
+    names, index = np.unique(groups, return_inverse=True)
+    order = rng.permutation(len(names))
+    upto = np.cumsum(np.bincount(index)[order])
+    first = np.isin(index, order[upto <= (len(groups) + 1) // 2])
+    return np.nonzero(first)[0], np.nonzero(~first)[0]

@@ -6,14 +6,14 @@ blur and noise) are measured with it and belong beside every figure that it give
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kb import KnowledgeBase
@@ -108,7 +108,11 @@ def train_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = JudgeNetwork([len(values) for values in heads.values()], size, width)
-    _fit(network, pixels, targets, epochs, seed, "nodule_location" not in heads, progress)
+
+    def loss(logits: Tensor, rows: Tensor) -> Tensor:
+        return head_loss(network.heads_of(logits), targets[rows])
+
+    fit(network, network, pixels, loss, epochs, seed, "nodule_location" not in heads, progress)
     judge = Judge(network, heads, view, {"trained_on": len(images), "epochs": epochs})
     if held_out is not None:
         judge.figures |= measure(judge, *held_out)
@@ -116,15 +120,21 @@ def train_judge(
     return judge
 
 
-def _fit(
-    network: JudgeNetwork,
+def fit(
+    network: nn.Module,
+    seeing: JudgeNetwork,
     pixels: Tensor,
-    targets: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
     epochs: int,
     seed: int,
     mirror: bool,
     progress: Progress | None,
+    stage: str = "judge",
 ) -> None:
+    """Train `network`, whose part `seeing` (or all of it) reads lightly changed images of `pixels` [N, 1, s, s].
+
+    `loss`: of what `seeing` gives for a batch, float32 [B, K], and of its rows [B] among the N.
+    """
     generator = torch.Generator().manual_seed(seed)
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05, fused=True)
@@ -135,15 +145,15 @@ def _fit(
         for rows in torch.randperm(len(pixels), generator=generator).split(BATCH):
             batch = augment(pixels[rows], generator, mirror).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                logits = network(batch)
-            loss = head_loss(network.heads_of(logits.float()), targets[rows])
+                found = seeing(batch)
+            value = loss(found.float(), rows)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            value.backward()
             optimizer.step()
             schedule.step()
             step += 1
             if progress is not None:
-                progress({"stage": "judge", "step": step, "steps": steps, "loss": round(float(loss.detach()), 4)})
+                progress({"stage": stage, "step": step, "steps": steps, "loss": round(float(value.detach()), 4)})
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
@@ -195,6 +205,14 @@ def measure(judge: Judge, images: Images, attributes: Sequence[Attributes]) -> d
     """
     plain = agreement(judge, images, attributes)
     figures: dict[str, Any] = {"held_out": len(images), "accuracy": plain, "mean": _mean(plain), "robustness": {}}
+    for name, changed in treated(images).items():
+        seen = agreement(judge, changed, attributes)
+        figures["robustness"][name] = {"mean": _mean(seen), **seen}
+    return figures
+
+
+def treated(images: Images) -> dict[str, Images]:
+    """Images uint8 [N, H, W] after slight blur (in px) and noise (in units of 127.5 levels), by what was done."""
     rng = np.random.default_rng(0)
     pixels = images.astype(np.float32)
     changed = {
@@ -203,10 +221,7 @@ def measure(judge: Judge, images: Images, attributes: Sequence[Attributes]) -> d
         "noise 0.06": pixels + rng.normal(0, 0.06 * 127.5, pixels.shape),
         "noise 0.10": pixels + rng.normal(0, 0.10 * 127.5, pixels.shape),
     }
-    for name, values in changed.items():
-        treated = agreement(judge, values.round().clip(0, 255).astype(np.uint8), attributes)
-        figures["robustness"][name] = {"mean": _mean(treated), **treated}
-    return figures
+    return {name: values.round().clip(0, 255).astype(np.uint8) for name, values in changed.items()}
 
 
 def to_input(images: Images, size: int) -> Tensor:

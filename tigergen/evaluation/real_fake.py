@@ -15,7 +15,7 @@ from kb.errors import UserError
 from tigerdata.progress import Progress
 from tigergen.evaluation import extractors
 from tigergen.evaluation.evaluate import told_apart
-from tigergen.evaluation.image_sets import ImageSet, common_size, listed, read_set
+from tigergen.evaluation.image_sets import ImageSet, common_size, halves, listed, read_set
 from tigergen.evaluation.metric_images import phash
 from tigergen.evaluation.metric_neighbours import density_coverage, memorisation
 from tigergen.evaluation.metric_sets import MetricError, cmmd, frechet_distance, kernel_distance
@@ -34,7 +34,8 @@ LEFT_OUT = {
     "tigergen.metrics.inception_score computes it from logits",
     "ssim, gradient_similarity": "for pairs, and two sets have none: tigergen.metrics.ssim takes a generated image and "
     "the real one whose layout it was given",
-    "cmmd": "gaussian_mmd is its formula (unbiased, sigma 10, times 1,000) on this extractor; CMMD is on CLIP alone",
+    "cmmd": "gaussian_mmd is its formula (unbiased, sigma 10, times 1,000) on this extractor, with --extractor dual on "
+    "unit vectors of an encoder of images and words; published values are on CLIP and not comparable",
 }
 LEAST = 10
 COLUMNS = ("class", "metric", "better", "n", "generated", "floor", "floor_range", "worse_than_floor")
@@ -55,9 +56,9 @@ def measure_folders(
 ) -> dict[str, Any]:
     """Compare a generated set with a real one that the generator has not seen (`image_sets.listed` says what is read).
 
-    `extractor`: texture, judge (of `judge_folder`), or a safetensors file of a torchvision `architecture`; `train`: the
-    images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit` images a
-    class, of `train` all; `geometry`: the Geometry Score too, which takes long.
+    `extractor`: texture, judge or dual (of `judge_folder`), or a safetensors file of a torchvision `architecture`;
+    `train`: the images the generator was trained on, for `memorisation`; `repeats` draws of halves; at most `limit`
+    images a class, of `train` all; `geometry`: the Geometry Score too, which takes long.
     Returns: extractor (id, weight hash, resize rule), sets (path, n by class), rows (class, metric, better, n,
     generated, floor, their ranges over the draws, worse_than_floor: share of draws, note), memorisation, left_out with
     reasons. Raises:
@@ -104,11 +105,15 @@ def _extractor(
 ) -> extractors.Extractor:
     if name == "texture":
         return extractors.texture(real.images)
-    if name == "judge":
+    if name in ("judge", "dual"):
+        if judge_folder is None:
+            raise UserError(f"the extractor `{name}` is a workspace's own; name the workspace with -w.")
+        if name == "dual":
+            from tigergen.evaluation.dual_encoder import DualEncoder
+
+            return extractors.dual(DualEncoder.load(judge_folder))
         from tigergen.evaluation.judge import Judge
 
-        if judge_folder is None:
-            raise UserError("the extractor `judge` is a workspace's own; name the workspace with -w.")
         return extractors.judge(Judge.load(judge_folder), judge_folder)
     return extractors.weights_file(name, architecture)
 
@@ -134,7 +139,7 @@ def _part(
     floor: list[Numbers] = []
     n = 0
     for _ in range(repeats):
-        first, second = _halves(sets["real"].groups[place["real"]], rng)
+        first, second = halves(sets["real"].groups[place["real"]], rng)
         n = min(len(first), len(second), len(place["fake"]))
         if n < LEAST:
             note = f"{n} images a side in class {label}: two halves of the real set of {LEAST} or more are needed."
@@ -149,15 +154,6 @@ def _part(
         generated.append(_numbers(a, f, ha, hf, geometry, seed))
         floor.append(_numbers(a, b, ha, hb, geometry, seed))
     return [_row(label, name, n, [g[name] for g in generated], [r[name] for r in floor]) for name in generated[0]]
-
-
-def _halves(groups: NDArray[np.str_], rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of two halves, whole groups in each."""
-    names, index = np.unique(groups, return_inverse=True)
-    order = rng.permutation(len(names))
-    upto = np.cumsum(np.bincount(index)[order])
-    first = np.isin(index, order[upto <= (len(groups) + 1) // 2])
-    return np.nonzero(first)[0], np.nonzero(~first)[0]
 
 
 def _numbers(

@@ -9,6 +9,8 @@ from typing import Any
 BALANCE = "images a class before and after / 扩增前后每类图像数"
 COVERAGE = "combinations shown before and after / 扩增前后出现的组合"
 Text = str | tuple[str, str]
+# Estimated width of a character of the small labels (12 px), and what stays free between two, in pixels.
+CHARACTER, GAP = 7.0, 8.0
 
 
 def _text(x: float, y: float, text: Text, kind: str = "", anchor: str = "start") -> str:
@@ -34,10 +36,8 @@ def dot_plot(rows: Sequence[dict[str, Any]], label: str = "AUROC", width: int = 
         return left + (v - low) / (high - low) * (width - left - right)
 
     out = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
-    ticks = round((high - low) / 0.05)
     bottom = top + step * len(rows)
-    for n in range(ticks + 1):
-        v = low + 0.05 * n
+    for v in ticks(low, high, width - left - right):
         out.append(f'<line x1="{at(v):.1f}" y1="{top}" x2="{at(v):.1f}" y2="{bottom}" class="rule"/>')
         out.append(_text(at(v), bottom + 16, f"{v:.2f}", "muted", "middle"))
     out.append(_text(left + (width - left - right) / 2, bottom + 36, label, "muted", "middle"))
@@ -52,6 +52,13 @@ def dot_plot(rows: Sequence[dict[str, Any]], label: str = "AUROC", width: int = 
         out.append(f'<circle cx="{at(r["test"]):.1f}" cy="{y}" r="6" class="dot {kind}"/>')
         out.append(_text(width, y + 5, f"{r['test']:.3f}", "value", "end"))
     return "".join(out) + "</svg>"
+
+
+def ticks(low: float, high: float, length: float) -> list[float]:
+    """Round values from `low` to `high` on an axis of `length` pixels whose labels (such as 0.55) do not touch."""
+    most = length / (4 * CHARACTER + GAP)
+    apart = next((a for a in (0.05, 0.1, 0.2, 0.25) if (high - low) / a <= most), 0.5)
+    return [n * apart for n in range(ceil(low / apart - 1e-9), floor(high / apart + 1e-9) + 1)]
 
 
 def balance(rows: Sequence[dict[str, Any]], width: int = 760) -> str:

@@ -1,6 +1,10 @@
 """The comparison as a whole: nothing leaks, the same seed gives the same table, a killed run continues to it."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +18,9 @@ from kb.errors import UserError
 from tests.proof_corpus import SIZE, make_workspace
 from tigergen.baselines import train
 from tigergen.baselines.methods import METHODS, select
+from tigergen.evaluation import dual_encoder
 from tigergen.evaluation.compare import run as compare_run
-from tigergen.evaluation.compare.comparison import Comparison
+from tigergen.evaluation.compare.comparison import Comparison, open_folder
 from tigergen.evaluation.compare.folds import check_patients, load_data, open_folds
 from tigergen.evaluation.compare.run import compare
 from tigergen.evaluation.compare.settings import Prices, Settings, Sizes, scale, total
@@ -35,7 +40,16 @@ SMALL = Settings(
     "FTC", methods=("none", "basic", "pg-gan", "dit", "tiger-f", "real"), folds=1, seeds=2, generator_seeds=1, steps=4,
     iterations=2, architecture="small", overrides=MICRO, amounts=(0.0, 1.0), curve=("tiger-f",), recipes=1,
 )  # fmt: skip
-TOLD = ("table", "differences", "ceiling", "curve", "additions", "quality", "verdict")
+TOLD = ("table", "differences", "ceiling", "curve", "additions", "quality", "dual_encoders", "verdict")
+LEAST_PAIRS = 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs_are_enough():
+    """The corpus is small; that fewer pairs than it has train no encoder is a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dual_encoder, "LEAST_PAIRS", LEAST_PAIRS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +127,105 @@ def test_no_generator_plan_or_pool_knows_a_patient_of_val_or_test(ws, tmp_path: 
         check_patients(mixed)
 
 
+def test_words_and_donors_are_measured_with_an_encoder_of_the_folds_training_images(ws, done) -> None:
+    out, found = done
+    data = Comparison(ws, SMALL, out).data[0]
+    stored = json.loads((out / "fold-1" / "dual-encoder" / "dual_encoder.json").read_text())
+    assert stored["image_ids"] == sorted(data.train.image_ids) and stored["figures"]["trained_on"] == 30
+    everybody = ws.cases()
+    held = everybody[everybody["split"].isin(["val", "test", "pool"])]
+    assert not set(stored["image_ids"]) & set(held["image_id"]), "no held-out image and no image of the pool"
+    (encoder,) = found["dual_encoders"]
+    assert encoder["fold"] == 1 and encoder["weights_sha256"] == stored["weights_sha256"]
+    rows = {(q["method"], q["label"]): q for q in found["quality"]}
+    assert set(rows) == {(m, label) for m in ("pg-gan", "dit", "tiger-f") for label in ("benign", "FTC")}
+    for q in rows.values():
+        assert (q["clip_n"], q["gradient_n"]) == (12, 12) and q["clip_real_n"] == {"FTC": 18, "benign": 22}[q["label"]]
+        assert None not in (q["clip"], q["clip_floor"], q["clip_real"], q["gradient"], q["gradient_floor"])
+        assert q["dual_encoder"] == encoder["weights_sha256"][:16] and len(q["weights_sha256"]) == 16
+        assert (q["cmmd"] is None) == (q["cmmd_n"] < 10)
+    assert len({q["clip_real"] for q in rows.values() if q["label"] == "FTC"}) == 1, "the same for every method"
+    block = np.load(next((out / "fold-1" / "images" / "tiger-f").glob("*/block-*.npz")))
+    own = block["labels"] == "FTC"
+    trained = dual_encoder.DualEncoder.load(out / "fold-1" / "dual-encoder")
+    cosine = (trained.image_vectors(block["images"][own]) * trained.text_vectors([*map(str, block["fg"][own])])).sum(1)
+    assert rows["tiger-f", "FTC"]["clip"] == pytest.approx(max(100 * cosine.mean(), 0), abs=1e-3)
+    text = (out / "quality.csv").read_text().splitlines()[0]
+    assert all(name in text for name in ("clip,", "clip_floor", "clip_real", "cmmd", "gradient_floor", "dual_encoder"))
+    assert encoder["weights_sha256"][:16] in (out / "report.html").read_text()
+
+
+def test_with_too_few_pairs_the_page_says_so(ws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dual_encoder, "LEAST_PAIRS", 31)
+    found = compare(ws, replace(SMALL, methods=("none", "pg-gan"), seeds=1, curve=("none",)), tmp_path / "out")
+    (encoder,) = found["dual_encoders"]
+    assert "there are 30 image-prompt pairs" in encoder["left_out"]
+    assert encoder["left_out"] in (tmp_path / "out" / "report.html").read_text()
+    assert all(q["clip"] is q["cmmd"] is None and q["gradient"] is not None for q in found["quality"])
+    assert not (tmp_path / "out" / "fold-1" / "dual-encoder").exists()
+
+
+# What a process of the next test does: wait for the other one, then log every stage that it does and compare.
+PROCESS = """
+import json, sys, time
+from pathlib import Path
+from tests.tigergen.evaluation import test_compare as t
+from tigerdata.workspace import Workspace
+from tigergen.evaluation.compare.comparison import Comparison
+t.dual_encoder.LEAST_PAIRS = t.LEAST_PAIRS
+place, out, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+def logged(work):
+    def run(self, path, *given):
+        with open(place / "log", "a") as log:
+            log.write(f"{name} {path.relative_to(out)}\\n")
+        work(self, path, *given)
+    return run
+for work in ("_train", "_draw", "_classify", "_encode", "_measure"):
+    setattr(Comparison, work, logged(getattr(Comparison, work)))
+(place / name).touch()
+while len(list(place.glob("process-*"))) < 2:
+    time.sleep(0.01)
+found = t.compare(Workspace.open(sys.argv[4]), t.SMALL, out)
+(place / f"{name}.json").write_text(json.dumps({key: found[key] for key in t.TOLD}))
+"""
+
+
+def test_two_processes_on_one_folder_make_each_stage_once_and_the_same_table(ws, done, tmp_path: Path) -> None:
+    out, names = tmp_path / "out", ("process-0", "process-1")
+    root = Path(__file__).resolve().parents[3]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(tmp_path), str(out), name, str(ws.path)],
+            cwd=root, env=environment, stderr=subprocess.PIPE, text=True,
+        )
+        for name in names
+    ]  # fmt: skip
+    said = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    log = [line.split(" ", 1) for line in (tmp_path / "log").read_text().splitlines()]
+    made = [path for _, path in log]
+    assert sorted(made) == sorted(set(made)), "each stage is made once"
+    alone = {str(p.relative_to(done[0])) for p in done[0].glob("fold-1/**/*") if p.is_file()}
+    wanted = {
+        p for p in alone if re.search(r"seed-\d+/generator.json|block-.*npz|classifiers/|quality/|dual_encoder.json", p)
+    }
+    assert set(made) == wanted, "and no other stage than one process makes"
+    assert {name for name, _ in log} == set(names), "both had a share"
+    whole = json.loads(json.dumps({key: done[1][key] for key in TOLD}))
+    for name in names:
+        assert json.loads((tmp_path / f"{name}.json").read_text()) == whole
+    assert (out / "table.csv").read_bytes() == (done[0] / "table.csv").read_bytes()
+
+
+def test_settings_that_another_process_is_writing_are_no_foreign_files(tmp_path: Path) -> None:
+    (tmp_path / ".partial-x.json").touch()
+    open_folder(tmp_path, SMALL)
+    open_folder(tmp_path, SMALL)
+    with pytest.raises(UserError, match="target"):
+        open_folder(tmp_path, replace(SMALL, target="PTC"))
+
+
 class Killed(Exception):
     pass
 
@@ -148,6 +261,10 @@ def test_more_seeds_add_to_what_is_there_and_another_target_is_refused(ws, done)
     for changed, word in (({"target": "PTC"}, "target"), ({"steps": 7}, "steps"), ({"seed": 1}, "seed")):
         with pytest.raises(UserError, match=f"holds a comparison with {word}"):
             compare(ws, replace(SMALL, **changed), out)
+    figures = json.loads((out / "fold-1" / "quality" / "dit.json").read_text())
+    (out / "fold-1" / "quality" / "dit.json").write_text(json.dumps({"extractor": "", "rows": []}))
+    assert compare(ws, SMALL, out)["quality"] == found["quality"], "figures of an earlier version are measured again"
+    assert json.loads((out / "fold-1" / "quality" / "dit.json").read_text()) == figures
     (out / "fold-1" / "quality" / "dit.json").rename(out / "gone.json")
     with pytest.raises(UserError, match="is missing; run the comparison again"):
         from tigergen.evaluation.compare.summary import summarise
@@ -226,7 +343,7 @@ def test_a_dry_run_measures_and_leaves_nothing(ws, tmp_path: Path, monkeypatch: 
     found = compare(ws, settings, out, dry_run=True)
     assert not out.exists()
     stages = {row["stage"]: row for row in found["stages"]}
-    assert set(stages) == {"train pg-gan", "draw pg-gan", "classifiers"}
+    assert set(stages) == {"train pg-gan", "draw pg-gan", "classifiers", "dual encoder"}
     assert stages["draw pg-gan"]["images"] == 24 and stages["classifiers"]["runs"] == 4
     assert all(row["seconds"] > 0 for row in stages.values())
     monkeypatch.setattr(compare_run, "measure", lambda *_: Prices({"pg-gan": 0.01}, {"pg-gan": 0.001}, 0.01))
@@ -268,7 +385,7 @@ def test_what_a_workspace_lacks_is_one_sentence(ws, tmp_path: Path) -> None:
     (tmp_path / "e" / "other.txt").touch()
     with pytest.raises(UserError, match="is not empty and holds no comparison"):
         compare(ws, SMALL, tmp_path / "e")
-    assert load_data(open_folds(ws, SMALL)[0], SMALL, SIZE).sizes == Sizes(24, 2, 40)
+    assert load_data(open_folds(ws, SMALL)[0], SMALL, SIZE).sizes == Sizes(24, 2, 40, 30)
 
 
 def test_rows_of_the_paper_are_all_there() -> None:

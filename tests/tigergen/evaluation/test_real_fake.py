@@ -14,9 +14,13 @@ from typer.testing import CliRunner
 
 from kb.errors import UserError
 from tests.proof_corpus import frame
+from tigerdata.workspace import Workspace
+from tigergen import workshop
 from tigergen.commands import gen_app
 from tigergen.evaluation import extractors, image_sets
-from tigergen.evaluation.real_fake import DIRECTIONS, _halves, measure_folders, outlined
+from tigergen.evaluation.judge import Judge
+from tigergen.evaluation.judge_network import JudgeNetwork
+from tigergen.evaluation.real_fake import DIRECTIONS, measure_folders, outlined
 
 N = 48
 
@@ -83,7 +87,7 @@ def test_copies_of_the_training_set_are_flagged_by_file(real, frames, tmp_path) 
 
 def test_halves_keep_a_patient_together() -> None:
     groups = np.array([str(n // 5) for n in range(83)])
-    first, second = _halves(groups, np.random.default_rng(0))
+    first, second = image_sets.halves(groups, np.random.default_rng(0))
     assert not set(groups[first]) & set(groups[second]) and len(first) + len(second) == 83
     assert abs(len(first) - len(second)) <= 8
 
@@ -153,3 +157,66 @@ def test_the_command_prints_a_table_or_json_and_refuses_in_one_sentence(real, fr
     few = write(tmp_path / "few", frames[:4])
     with pytest.raises(UserError, match="2 images a side"):
         measure_folders(few, made)
+
+
+@pytest.fixture
+def judged(tmp_path) -> tuple[Workspace, Judge]:
+    """A workspace with a judge of random weights: what its features are is known all the same."""
+    ws = Workspace.create(tmp_path / "ws")
+    torch.manual_seed(0)
+    judge = Judge(
+        JudgeNetwork([2, 3], size=32, width=8), {"halo": ["absent", "thin"], "x": ["a", "b", "c"]}, "values", {}
+    )
+    judge.save(workshop.model_folder(ws, workshop.JUDGE))
+    return ws, judge
+
+
+def test_the_judge_as_extractor_measures_with_what_enters_its_heads(judged, frames, tmp_path) -> None:
+    ws, judge = judged
+    one, other = (image[:32, :32] for image in frames[:2])
+    real, same, far = (write(tmp_path / name, [image] * 24) for name, image in (("r", one), ("s", one), ("f", other)))
+
+    def measured(fake: Path) -> dict:
+        words = [
+            "evaluate",
+            str(real),
+            str(fake),
+            "--extractor",
+            "judge",
+            "--repeats",
+            "2",
+            "-w",
+            str(ws.path),
+            "--json",
+        ]
+        return json.loads(CliRunner().invoke(gen_app, words, catch_exceptions=False).stdout.strip().splitlines()[-1])
+
+    def features(image: np.ndarray) -> np.ndarray:
+        network, x = judge.network, torch.from_numpy(image)[None, None].float() / 127.5 - 1
+        with torch.no_grad():
+            inner = network.blocks(network.stem(x))[0].flatten(1)
+        return torch.cat([inner.mean(1), inner.amax(1)]).double().numpy()
+
+    from kb.files import sha256_file
+
+    equal, found = measured(same), measured(far)
+    assert found["weights_sha256"] == sha256_file(workshop.model_folder(ws, workshop.JUDGE) / "judge.safetensors")
+    assert found["dimensions"] == 8 * 8 and "judge" in found["extractor"] and "32 px" in found["resize"]
+    rows = by_metric(equal)
+    for name in ("kernel_distance", "gaussian_mmd"):
+        assert rows[name]["generated"] == pytest.approx(0, abs=1e-9), "equal sets"
+    a, b = features(one), features(other)
+    expected = sum(((p @ q / len(a) + 1) ** 3) * s for p, q, s in ((a, a, 1), (b, b, 1), (a, b, -2)))
+    assert by_metric(found)["kernel_distance"]["generated"] == pytest.approx(expected, rel=1e-4) and expected > 1e-6
+    assert by_metric(found)["kernel_distance"]["floor"] == pytest.approx(0, abs=1e-9)
+
+
+def test_extractors_of_a_workspace_need_it_and_their_files(judged, real, tmp_path) -> None:
+    ws, _ = judged
+    for name in ("judge", "dual"):
+        with pytest.raises(UserError, match=f"`{name}` is a workspace's own"):
+            measure_folders(real, real, extractor=name)
+    with pytest.raises(UserError, match="holds no dual encoder"):
+        measure_folders(real, real, extractor="dual", judge_folder=workshop.model_folder(ws, workshop.JUDGE))
+    with pytest.raises(UserError, match="holds no judge"):
+        measure_folders(real, real, extractor="judge", judge_folder=tmp_path)

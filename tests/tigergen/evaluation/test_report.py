@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ from tigergen.augment.run import augment
 from tigergen.evaluation import arms, svg
 from tigergen.evaluation import report_views as views
 from tigergen.evaluation.adherence import attribute_table, mask_dice, sobel_correlation
+from tigergen.evaluation.dual_encoder import DualEncoder
+from tigergen.evaluation.dual_network import DualNetwork
 from tigergen.evaluation.evaluate import distance_row, evaluate, tell_apart
 from tigergen.evaluation.judge import Judge
 from tigergen.evaluation.report import arms_folder, figure, p_value, render, write_report
@@ -94,6 +97,56 @@ def test_evaluation_counts_and_floors(made, measured: dict) -> None:
     assert shape["real"] == pytest.approx(np.mean([a["shape"] == ["regular"] for a in real]))
     assert shape["ratio"] == pytest.approx(shape["generated"] / shape["real"])
     assert abs(measured["edges"]["mean"]) < 0.2, "this generator ignores its conditions"
+
+
+@pytest.fixture(scope="module")
+def dual(made, tmp_path_factory: pytest.TempPathFactory) -> DualEncoder:
+    """An encoder of the workspace's phrases but one, with random weights."""
+    phrases = sorted({phrase for fg in made[0].cases("train")["fg"] for phrase in fg.split(", ")} - {"solid"})
+    figures = {"trained_on": 44, "held_out": 18, "top1": 0.5, "top1_of": 10, "top1_chance": 0.1}
+    encoder = DualEncoder(
+        DualNetwork(len(phrases), 16, 8, 8), phrases, figures | {"cosine": 0.6, "cosine_shuffled": 0.1}
+    )
+    encoder.save(tmp_path_factory.mktemp("dual"))
+    return encoder
+
+
+def test_words_and_donors_stand_beside_their_floors(made, dual: DualEncoder, tmp_path: Path) -> None:
+    ws, run = made
+    shutil.copytree(run, tmp_path / "run")
+    found = evaluate(ws, tmp_path / "run", dual=dual)["dual_encoder"]
+    assert found["weights_sha256"] == dual.weights_sha256 and found["figures"] == dual.figures
+    held = ws.cases()
+    held = held[held["split"].isin(["val", "test"])]
+    table = pd.read_parquet(run / "manifest.parquet").query("accepted")
+    assert found["unknown_phrases"]["solid"] == sum("solid" in fg.split(", ") for fg in [*table["fg"], *held["fg"]])
+    for row in found["rows"]:
+        own = table[table["label"] == row["label"]]
+        images = np.stack([views.Pictures(run, SimpleNamespace(image_ids=[])).made(f) for f in own["file"]])
+        pairs = dual.image_vectors(images) * dual.text_vectors(list(own["fg"]))
+        score = row["clip_score"]
+        assert score["n"] == 16 and score["n_real"] == (held["label"] == row["label"]).sum()
+        assert score["generated"]["cosine_100"] == pytest.approx(max(100 * float(pairs.sum(1).mean()), 0), abs=1e-3)
+        assert set(score["floor"]) == set(score["real"]) == {"cosine_100", "hessel"} and score["prompts"] > 1
+        assert (row["cmmd"]["generated"] is None) == (row["cmmd"]["n"] < 10)
+    write_report(ws, tmp_path / "report.html", tmp_path / "run", arms=tmp_path / "none")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    read(page)
+    assert "Image and prompt in one space" in page and dual.weights_sha256[:16] in page and "solid" in page
+    assert "Gradient similarity with the donor" in page and "CMMD" in page
+
+
+def test_an_encoder_that_has_seen_what_is_held_out_is_not_asked(made, dual: DualEncoder, tmp_path: Path) -> None:
+    ws, run = made
+    shutil.copytree(run, tmp_path / "run")
+    cases = ws.cases()
+    leaky = DualEncoder(dual.network, dual.phrases, dual.figures, cases[cases["split"] != "test"]["image_id"])
+    said = evaluate(ws, tmp_path / "run", dual=leaky)["dual_encoder"]
+    assert said == {"left_out": "the dual encoder was trained on 18 of the images that are held out now; run "
+                    "`tigergen train judge` again."}  # fmt: skip
+    assert "there is no dual encoder" in evaluate(ws, tmp_path / "run")["dual_encoder"]["left_out"]
+    write_report(ws, tmp_path / "report.html", tmp_path / "run", arms=tmp_path / "none")
+    assert "There was no dual encoder that could be asked" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_copy_of_the_condition_is_followed_and_another_image_is_not() -> None:
@@ -276,6 +329,21 @@ def test_charts_put_numbers_where_they_belong() -> None:
     assert float(big[1]) == pytest.approx((float(bar[1]) + float(bar[2])) / 2, abs=0.11)
     assert figure(-0.0001, 2) == "0.00" and figure(None) == "–" and figure(-0.25, 2) == "−0.25"
     assert (p_value(0.0704), p_value(0.0010), p_value(0.0004)) == ("0.070", "0.001", "< 0.001")
+
+
+@pytest.mark.parametrize("ci", [(0.5, 0.53), (0.4, 0.9), (0.02, 0.98), (0.0, 1.0), (0.31, 0.94)])
+@pytest.mark.parametrize("width", [760, 520])
+def test_labels_of_the_axis_do_not_touch_however_wide_the_intervals(ci: tuple[float, float], width: int) -> None:
+    chart = svg.dot_plot([{"title": "a", "ci": list(ci), "per_seed": [ci[0]], "test": sum(ci) / 2}], width=width)
+    found = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="muted" text-anchor="middle">([\d.]+)</text>', chart)
+    places = sorted((float(x), text) for x, text in found)
+    assert len(places) >= 2, "an axis of one label has no scale"
+    for (x, text), (after, other) in zip(places, places[1:], strict=False):
+        assert after - x >= svg.CHARACTER * (len(text) + len(other)) / 2 + 2, (ci, width, places)
+    ends = re.search(r'<line x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)" [^>]*class="bar', chart)
+    assert ends and 290 <= float(ends[1]) < float(ends[2]) <= width - 60 + 0.05, "the interval lies on the axis"
+    step = (places[1][0] - places[0][0]) / (float(places[1][1]) - float(places[0][1]))
+    assert float(ends[1]) == pytest.approx(places[0][0] + step * (ci[0] - float(places[0][1])), abs=0.2)
 
 
 def test_the_tiny_tiger_goes_all_the_way(tmp_path: Path) -> None:

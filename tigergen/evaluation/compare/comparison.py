@@ -21,17 +21,18 @@ from kb.errors import UserError
 from kb.files import atomic_write, read_json, write_json
 from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
-from tigergen.augment.slots import Slots, donor_quality
 from tigergen.augment.work import claim
 from tigergen.baselines.methods import METHODS, NAME, Method
 from tigergen.evaluation.classifier import Part, Variant, predict, train_classifier
 from tigergen.evaluation.compare.folds import Data, labels_of, load_data, named, open_folds, take
+from tigergen.evaluation.compare.made import BATCH, BLOCK, draw_block, read_made
 from tigergen.evaluation.compare.settings import Settings, most_images, per_class
+from tigergen.evaluation.dual_encoder import RECORD, too_few
 
 # What classifiers with generated images are trained with where there are none.
 WITHOUT = "basic-balanced"
-BLOCK = 256
-BATCH = 16
+# Most pixels a side that the dual encoder looks at: as many as the workspace's own.
+DUAL_SIZE = 64
 # Settings that decide what a folder holds; the others may change and only add to it.
 FIXED = ("target", "reference", "multiclass", "folds", "steps", "coarse_share", "rare", "preset", "overrides", "seed")
 RECIPES: dict[str, Variant] = {
@@ -149,8 +150,18 @@ class Comparison:
             out += [(real[0], "real", amount) for amount in [settings.amount, *further]]
         return out
 
+    def encoders(self) -> list[Stage]:
+        """One dual encoder a fold, of its training pairs, where images are generated and there are enough pairs."""
+        folds = self.data if any(m.generates for m in self.rows) else []
+        return [
+            self._stage(
+                f"train dual encoder, fold {data.fold.number}", self.encoder_folder(data) / RECORD, self._encode, data
+            )
+            for data in folds if too_few(data.train.fg) is None
+        ]  # fmt: skip
+
     def quality(self) -> list[Stage]:
-        """Distances and diversity of every method's images."""
+        """Distances and diversity of every method's images, and what the dual encoder says of them."""
         return [
             self._stage(
                 f"measure {method.name}, fold {data.fold.number}",
@@ -164,7 +175,7 @@ class Comparison:
         """Do every stage that nobody has done."""
         open_folder(self.out, self.settings)
         with torch_threads(self.threads):
-            for phase in (self.generators, self.images, self.classifiers, self.quality):
+            for phase in (self.generators, self.images, self.classifiers, self.encoders, self.quality):
                 self._all(phase())
 
     def _all(self, stages: Sequence[Stage]) -> None:
@@ -199,6 +210,9 @@ class Comparison:
         def done() -> bool:
             if not path.is_file():
                 return False
+            if work == self._measure:
+                # Figures of an earlier version know no dual encoder.
+                return "dual_encoder" in read_json(path)
             if key is None:
                 return True
             with np.load(path) as stored:
@@ -260,41 +274,26 @@ class Comparison:
         return self._plans[key]
 
     def _draw(self, path: Path, data: Data, method: Method, seed: int, start: int) -> None:
-        from tigergen.baselines.train import open_generator
-        from tigergen.baselines.work import drawn
-
-        plan = self.plan(data, method, seed)
-        train = data.train
-        donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids)}
-        slots = Slots(plan, donor_quality(self.ws.kb, train))
-        chosen = [slots.at(k) for k in range(start, min(start + BLOCK, len(slots)))]
-        draw = open_generator(method.model, self.generator_folder(data, method, seed))
-        sampling = {**plan["sampling"], **method.sampling}
-        parts = drawn(draw, chosen, donors, self.ws.kb, sampling, BATCH, self.threads)
-        began = time.monotonic()
-        pixels = np.concatenate(list(parts))
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.savez(
-                file, images=pixels, labels=[s.label for s in chosen], donors=[s.donor for s in chosen],
-                seconds=time.monotonic() - began,
-            )  # fmt: skip
+        draw_block(self, path, data, method, seed, start)
 
     def generated(self, data: Data, method: Method, seed: int, amount: float | None = None) -> Part:
-        """A method's images, the first of a fixed order for `amount` times the real ones, or all; larger amounts hold
-        the smaller ones."""
-        blocks = [np.load(p) for p in sorted(self.images_folder(data, method, seed).glob("block-*.npz"))]
-        images = np.concatenate([b["images"] for b in blocks])
-        labels = np.concatenate([b["labels"] for b in blocks])
-        order: list[int] = []
-        names = labels_of(self.settings, data)
-        for number, label in enumerate(names):
-            own = np.flatnonzero(labels == label)
-            count = len(own) if amount is None else min(len(own), per_class(amount, data.sizes))
-            order += np.random.default_rng([seed, number, 5]).permutation(own)[:count].tolist()
-        place = {label: n for n, joined in enumerate(data.classes) for label in joined.split("/")}
-        y = np.array([place[label] for label in labels], np.int64)
-        made = Part(images, y, [f"generated-{n}" for n in range(len(y))], np.ones(len(y), bool))
-        return take(made, order)
+        """A method's images for `amount` times the real ones, or all (`made.read_made`)."""
+        return read_made(self, data, method, seed, amount).part
+
+    # Quality.
+
+    def encoder_folder(self, data: Data) -> Path:
+        """Where a fold's dual encoder of images and prompts lies."""
+        return self.folder(data) / "dual-encoder"
+
+    def _encode(self, path: Path, data: Data) -> None:
+        from tigergen.evaluation.dual_encoder import train_dual_encoder
+
+        train_dual_encoder(
+            data.train.images, data.train.fg, self.ws.kb, path.parent, (data.parts["val"].images, data.fg["val"]),
+            seed=self.settings.seed, size=min(DUAL_SIZE, self.size), image_ids=data.train.image_ids,
+            progress=self.progress,
+        )  # fmt: skip
 
     def quality_file(self, data: Data, method: Method) -> Path:
         """Where the figures of a method's images lie."""
@@ -355,9 +354,11 @@ class Comparison:
 
     def _measure(self, path: Path, data: Data, method: Method) -> None:
         from tigergen.evaluation.compare.quality import measure
+        from tigergen.evaluation.dual_encoder import DualEncoder
 
-        made = [self.generated(data, method, seed) for seed in range(self.settings.generator_seeds)]
-        write_json(path, measure(data, made))
+        made = [read_made(self, data, method, seed) for seed in range(self.settings.generator_seeds)]
+        encoder = None if too_few(data.train.fg) else DualEncoder.load(self.encoder_folder(data))
+        write_json(path, measure(data, made, encoder))
 
 
 def slug(name: str) -> str:
@@ -376,6 +377,8 @@ def open_folder(out: Path, settings: Settings) -> None:
         UserError: another comparison, or files that are none, lie there.
     """
     path, wanted = out / "settings.json", settings.record()
+    # Looked at before the settings are: another process may be creating the folder, and writes them first of all.
+    others = [p for p in out.iterdir() if not p.name.startswith(".partial-")] if out.exists() else []
     if path.is_file():
         stored = read_json(path)
         for name in FIXED:
@@ -384,9 +387,9 @@ def open_folder(out: Path, settings: Settings) -> None:
                     f"{out} holds a comparison with {name} = {stored.get(name)} and not {wanted[name]}; name another "
                     "folder."
                 )
-    elif out.exists() and any(p for p in out.iterdir()):
+    elif others:
         raise UserError(f"{out} is not empty and holds no comparison; name a new folder.")
     write_json(path, wanted)
 
 
-__all__ = ["RECIPES", "WITHOUT", "Comparison", "Stage", "open_folder", "slug"]
+__all__ = ["BATCH", "RECIPES", "WITHOUT", "Comparison", "Stage", "open_folder", "slug"]

@@ -14,6 +14,7 @@ from tigergen.data import Cases, load_cases
 from tigergen.evaluation.arms import sides
 from tigergen.evaluation.classifier import Part
 from tigergen.evaluation.compare.settings import Settings, Sizes
+from tigergen.evaluation.dual_encoder import too_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,19 +92,21 @@ class Data:
     """A fold's images. `classes`: those that are told apart, with two the target last (it is class 1).
 
     `train`: all training cases, also of classes that no classifier sees: generators learn from them. `parts`: real
-    images of the compared classes in train, val, test and, where there are further real ones, pool.
+    images of the compared classes in train, val, test and, where there are further real ones, pool; `fg`: their FG
+    prompts in the same order.
     """
 
     fold: Fold
     classes: tuple[str, ...]
     train: Cases
     parts: Mapping[str, Part]
+    fg: Mapping[str, list[str]]
 
     @property
     def sizes(self) -> Sizes:
         """What stages cost by."""
         real, scored = len(self.parts["train"].y), sum(len(self.parts[p].y) for p in ("val", "test"))
-        return Sizes(real, len(self.classes), scored)
+        return Sizes(real, len(self.classes), scored, 0 if too_few(self.train.fg) else len(self.train))
 
     @property
     def positives(self) -> list[int]:
@@ -129,7 +132,8 @@ def load_data(fold: Fold, settings: Settings, size: int) -> Data:
         against = sides(cases["test"].labels, settings.target, settings.reference or None)
         classes = ("/".join(against), settings.target)
         place = {**dict.fromkeys(against, 0), settings.target: 1}
-    parts = {part: part_of(own, place) for part, own in cases.items()}
+    chosen = {part: among(own, place) for part, own in cases.items()}
+    parts = {part: part_of(own, place) for part, own in chosen.items()}
     for part in ("train", "val", "test"):
         counts = Counter(parts[part].y.tolist())
         missing = [label for n, label in enumerate(classes) if not counts[n]]
@@ -137,7 +141,7 @@ def load_data(fold: Fold, settings: Settings, size: int) -> Data:
             raise UserError(
                 f"{fold.name}: there is no image of {missing[0]} in '{part}'; all classes are needed there."
             )
-    return Data(fold, classes, cases["train"], parts)
+    return Data(fold, classes, cases["train"], parts, {part: own.fg for part, own in chosen.items()})
 
 
 def check_patients(cases: Mapping[str, Cases]) -> None:
@@ -149,11 +153,15 @@ def check_patients(cases: Mapping[str, Cases]) -> None:
             raise UserError(f"{len(both)} patients are in train and in {part}; draw the split again by patient.")
 
 
+def among(cases: Cases, place: Mapping[str, int]) -> Cases:
+    """The cases of the classes in `place`."""
+    return cases.select([n for n, label in enumerate(cases.labels) if label in place])
+
+
 def part_of(cases: Cases, place: Mapping[str, int]) -> Part:
-    """Real images of the classes in `place`, which gives each label its number."""
-    chosen = cases.select([n for n, label in enumerate(cases.labels) if label in place])
-    y = np.array([place[label] for label in chosen.labels], np.int64)
-    return Part(chosen.images, y, chosen.patient_ids, np.zeros(len(y), bool))
+    """Real images of cases whose labels are all in `place`, which gives each its number."""
+    y = np.array([place[label] for label in cases.labels], np.int64)
+    return Part(cases.images, y, cases.patient_ids, np.zeros(len(y), bool))
 
 
 def labels_of(settings: Settings, data: Data) -> list[str]:

@@ -14,7 +14,7 @@ from kb.errors import UserError
 from kb.files import read_json, write_json
 from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
-from tigergen.evaluation.compare.comparison import BATCH, Comparison, open_folder
+from tigergen.evaluation.compare.comparison import BATCH, DUAL_SIZE, Comparison, open_folder
 from tigergen.evaluation.compare.settings import Prices, Settings, scale, stages, total
 
 BUDGET = "budget.json"
@@ -132,7 +132,7 @@ def measure(comparison: Comparison, progress: Progress | None = None) -> Prices:
             began = time.monotonic()
             made = list(drawn(draw, slots[0], donors, comparison.ws.kb, sampling, BATCH, comparison.threads))
             image[method.name] = (time.monotonic() - began) / sum(map(len, made))
-        return Prices(step, image, _iteration(comparison))
+        return Prices(step, image, _iteration(comparison), _pair(comparison) if rows else 0.0)
 
 
 def _few(labels: list[str]) -> list[int]:
@@ -167,3 +167,21 @@ def _iteration(comparison: Comparison) -> float:
         take(part, rows.tolist()), RECIPES["basic"], 0, ITERATIONS, architecture=comparison.settings.architecture
     )
     return (time.monotonic() - began) / ITERATIONS
+
+
+def _pair(comparison: Comparison) -> float:
+    """Seconds of one training pair of the dual encoder in all its passes; 0 where none is trained."""
+    from tigergen.evaluation.dual_encoder import EPOCHS, LEAST_PAIRS, too_few, train_dual_encoder
+
+    train = comparison.data[0].train
+    if too_few(train.fg):
+        return 0.0
+    # Prompts that differ come first, so that so few pairs are enough to train on at all.
+    first = {text: n for n, text in enumerate(train.fg)}
+    rows = [*first.values(), *sorted({*range(len(train))} - {*first.values()})][:LEAST_PAIRS]
+    began = time.monotonic()
+    train_dual_encoder(
+        train.images[rows], [train.fg[n] for n in rows], comparison.ws.kb, None, epochs=1,
+        size=min(DUAL_SIZE, comparison.size),
+    )  # fmt: skip
+    return (time.monotonic() - began) / len(rows) * EPOCHS

@@ -85,20 +85,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds on this machine: a step of each trained model, an image of each method, a classifier's iteration."""
+    """Seconds on this machine: a step of each trained model, an image of each method, a classifier's iteration, and a
+    training pair of the dual encoder in all its passes."""
 
     step: Mapping[str, float]
     image: Mapping[str, float]
     iteration: float
+    pair: float = 0.0
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Real training images of the compared classes in a fold, number of classes, test and validation images."""
+    """Real training images of the compared classes in a fold, number of classes, test and validation images, and the
+    image-prompt pairs that the dual encoder is trained on (0: too few)."""
 
     real: int
     classes: int
     scored: int
+    pairs: int = 0
 
 
 def per_class(amount: float, sizes: Sizes) -> int:
@@ -141,6 +145,9 @@ def stages(settings: Settings, prices: Prices, sizes: Sizes, pool: bool) -> list
     each = prices.iteration * (settings.iterations + sizes.scored / 90)
     count = classifiers(settings, pool) * settings.folds
     out.append({"stage": "classifiers", "runs": count, "each_s": each})
+    if sizes.pairs and any(m.generates for m in rows):
+        # A ruler: it is not made shorter to fit a budget.
+        out.append({"stage": "dual encoder", "runs": settings.folds, "each_s": prices.pair * sizes.pairs})
     return [{**row, "seconds": round(row["runs"] * row["each_s"], 3), "each_s": round(row["each_s"], 4)} for row in out]
 
 

@@ -10,6 +10,7 @@ from kb.files import read_json
 from tigergen.baselines.methods import BEST, METHODS, Method
 from tigergen.evaluation.compare.comparison import WITHOUT, Comparison
 from tigergen.evaluation.compare.folds import labels_of
+from tigergen.evaluation.compare.quality import COUNTS
 from tigergen.evaluation.compare.settings import per_class
 from tigergen.evaluation.compare.stats import (
     FIGURES,
@@ -27,7 +28,8 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
 
     Returns: settings, target, classes, folds, n_test, n_test_target, n_test_patients, table (a row a method),
     differences (Tiger-F minus each other method, Holm over the methods), ablations (the same for what is taken away,
-    Holm over them), curve, additions (real against generated), quality, generators (steps, seconds, parameters).
+    Holm over them), curve, additions (real against generated), quality, dual_encoders (one a fold), generators (steps,
+    seconds, parameters).
     Raises:
         UserError: a stage is missing.
     """
@@ -66,6 +68,7 @@ def summarise(comparison: Comparison) -> dict[str, Any]:
         "curve": _curve(comparison, bootstrap, positives),
         "additions": _additions(comparison, bootstrap, positives),
         "quality": _quality(comparison),
+        "dual_encoders": _encoders(comparison),
         "generators": _generators(comparison),
     }
     for name, others in groups.items():
@@ -146,20 +149,34 @@ def _additions(comparison: Comparison, bootstrap: Bootstrap, positives: Sequence
 
 
 def _quality(comparison: Comparison) -> list[dict[str, Any]]:
-    """A row a method and class, mean over folds."""
+    """A row a method and class, mean over folds, with the extractor and the weights of each fold."""
     out = []
     for method in (m for m in comparison.rows if m.generates):
         files = [_quality_of(comparison, data, method) for data in comparison.data]
+        weights = {
+            "weights_sha256": "; ".join(file["weights_sha256"][:16] for file in files),
+            "dual_encoder": "; ".join(str(file["dual_encoder"].get("weights_sha256", "none"))[:16] for file in files),
+        }
         for number, label in enumerate(comparison.data[0].classes):
             rows = [file["rows"][number] for file in files]
-            row: dict[str, Any] = {"method": method.name, "label": label, "n": min(r["n"] for r in rows)}
-            for side in ("generated", "floor"):
+            row: dict[str, Any] = {"method": method.name, "label": label}
+            row |= {name: min(r[name] for r in rows) for name in ("n", *COUNTS)}
+            for side, after in (("generated", ""), ("floor", "_floor"), ("real", "_real")):
                 for name in rows[0][side]:
                     values = [r[side][name] for r in rows]
-                    known = None if any(v is None for v in values) else float(np.mean(values))
-                    row[name if side == "generated" else f"{name}_floor"] = known
-            out.append(row | {"extractor": files[0]["extractor"]})
+                    row[name + after] = None if any(v is None for v in values) else float(np.mean(values))
+            out.append(row | {"extractor": files[0]["extractor"]} | weights)
     return out
+
+
+def _encoders(comparison: Comparison) -> list[dict[str, Any]]:
+    """What measured CLIP score and CMMD in each fold, or why nothing did."""
+    method = next((m for m in comparison.rows if m.generates), None)
+    if method is None:
+        return []
+    return [
+        {"fold": data.fold.number, **_quality_of(comparison, data, method)["dual_encoder"]} for data in comparison.data
+    ]
 
 
 def _quality_of(comparison: Comparison, data: Any, method: Method) -> dict[str, Any]:
