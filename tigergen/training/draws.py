@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # Names of the independent streams of random numbers.
-ORDER, NOISE, HELD_OUT, SEEN, MODULES = range(5)
+ORDER, NOISE, HELD_OUT, SEEN, MODULES, TIMES = range(6)
+GOLDEN = (5**0.5 - 1) / 2
 
 
 def class_weights(labels: Sequence[str], balance: float) -> NDArray[np.float64]:
@@ -72,13 +73,16 @@ def draw_noise(
     """Draw noise, timesteps in [0, timesteps) and drop-outs for these positions of a step's global batch.
 
     `dropout` holds the chance of each branch. Every position has its own generator, so that neither the number of
-    processes nor that of accumulation passes matters.
+    processes nor that of accumulation passes matters. The timesteps of a batch are spread over the schedule: steps of
+    the golden ratio from a random start, so that each is uniform and no batch is noisy or clean throughout (Kingma et
+    al. 2021 spread them evenly, which would need the size of the batch).
     """
     noise, times, dropped = [], [], []
+    start = np.random.default_rng([seed, TIMES, step]).random()
     for position in positions:
         generator = torch.Generator().manual_seed(_mix(seed, NOISE, step, position))
         noise.append(torch.randn(tuple(shape), generator=generator))
-        times.append(int(torch.randint(timesteps, (1,), generator=generator)))
+        times.append(int((start + position * GOLDEN) % 1.0 * timesteps))
         dropped.append((torch.rand(len(dropout), generator=generator) < torch.tensor(dropout)).numpy())
     return Noise(torch.stack(noise), torch.tensor(times), np.stack(dropped))
 

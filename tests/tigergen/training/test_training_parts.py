@@ -59,6 +59,16 @@ def test_noise_belongs_to_a_place_in_the_batch_and_not_to_a_process() -> None:
     assert not torch.equal(whole.noise, other.noise)
 
 
+def test_timesteps_of_a_batch_are_spread_and_each_place_sees_all_of_them() -> None:
+    drawn = np.stack([draw_noise(3, step, range(8), (1,), 1000, []).timesteps.numpy() for step in range(2000)])
+    assert drawn.min() == 0 and drawn.max() == 999
+    quarters = np.stack([(drawn // 250 == q).sum(axis=1) for q in range(4)], axis=1)
+    assert quarters.min() >= 1 and quarters.max() <= 3, "eight independent draws miss a quarter in one batch of three"
+    for place in range(8):
+        share = np.bincount(drawn[:, place] // 100, minlength=10) / len(drawn)
+        assert share == pytest.approx(np.full(10, 0.1), abs=0.03)
+
+
 def test_branches_drop_apart_and_as_often_as_stated() -> None:
     dropped = np.concatenate(
         [draw_noise(0, step, range(8), (1,), 10, [0.1, 0.4, 0.0]).dropped for step in range(500)]
