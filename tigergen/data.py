@@ -54,6 +54,10 @@ class Cases:
         """Number of images of each label, largest class first."""
         return dict(Counter(self.labels).most_common())
 
+    def layouts(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """Nodule mask and Sobel map, each [s, s], by image id: what a donor lends."""
+        return {i: (mask, sobel) for i, mask, sobel in zip(self.image_ids, self.masks, self.sobel, strict=True)}
+
     def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Cases":
         """Return the cases at these positions, in this order."""
         order = [int(index) for index in indices]

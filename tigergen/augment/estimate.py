@@ -77,7 +77,7 @@ def _maker(ws: Any, plan: Mapping[str, Any], pipe: Any, model: str, batch: int, 
     rows = rows[rows["image_id"].isin(ids)]
     size = int(pipe.config["image_size"])
     cases = cases_of(rows, build_conditions(list(rows["image_path"]), list(rows["mask_path"]), size))
-    donors = {i: (cases.masks[n], cases.sobel[n]) for n, i in enumerate(cases.image_ids)}
+    donors = cases.layouts()
     slots = Slots(plan, donor_quality(ws.kb, cases))
     gates: Any = None  # what is measured is the model; no image is judged
     return Maker(pipe, slots, gates, ws.kb, donors, dict(plan["sampling"]), model, batch, 1)

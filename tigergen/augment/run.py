@@ -263,7 +263,7 @@ def _maker(
     held = load_cases(ws, "val", size) if (ws.cases()["split"] == "val").any() else None
     fitted = Gates.fit(train, held, settings, judge, segmenter)
     wanted = {d for row in plan["rows"] for d in row["donors"]}
-    donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids) if i in wanted}
+    donors = {i: layout for i, layout in train.layouts().items() if i in wanted}
     quality = donor_quality(ws.kb, train)
     slots = Slots(plan, {i: quality[i] for i in wanted})
     sampling = dict(plan["sampling"])

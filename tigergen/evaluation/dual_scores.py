@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tigergen.evaluation.dual_encoder import DualEncoder, Images, Vectors, said
-from tigergen.evaluation.image_sets import halves
+from tigergen.evaluation.image_sets import LEAST, halves
 from tigergen.evaluation.metric_sets import cmmd
 from tigergen.evaluation.metric_words import clip_score
 
-# Fewer say nothing; the same as for the other distances (`evaluate.LEAST`).
-LEAST = 10
 DRAWS = 10
 
 

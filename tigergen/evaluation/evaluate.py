@@ -17,12 +17,12 @@ from tigerdata.progress import Progress
 from tigergen.evaluation.adherence import attribute_table, donor_likeness, mask_dice, sobel_correlation
 from tigergen.evaluation.extractors import texture
 from tigergen.evaluation.features import EXTRACTOR
+from tigergen.evaluation.image_sets import LEAST
 from tigergen.evaluation.metric_neighbours import density_coverage
 from tigergen.evaluation.metric_sets import Array, MetricError, frechet_distance, kernel_distance
 
 Images = NDArray[np.uint8]
 LIMIT = 1000
-LEAST = 10
 STEPS = 5
 
 
@@ -103,7 +103,8 @@ def evaluate(
         figures = judge.figures
         out["attributes"] = {"rows": rows, "mean_ratio": float(np.mean(ratios)) if ratios else None, "judge": figures}
     _tell(progress, 4, "words")
-    out["dual_encoder"] = _dual_figures(dual, classes, images, labels, [str(f) for f in sample["fg"]], held, seed)
+    made = (images, labels, [str(f) for f in sample["fg"]])
+    out["dual_encoder"] = _dual_figures(dual, classes, made, (real, real_labels), held, seed)
     write_json(folder / "evaluation.json", out)
     _tell(progress, STEPS, "done")
     return out
@@ -135,13 +136,15 @@ def _donor_row(
 def _dual_figures(
     dual: Any,
     classes: list[str],
-    images: Images,
-    labels: NDArray[np.str_],
-    asked: list[str],
+    made: tuple[Images, NDArray[np.str_], list[str]],
+    real: tuple[Images, NDArray[np.str_]],
     held: list[Any],
     seed: int,
 ) -> dict[str, Any]:
-    """CLIP score and CMMD a class, with the encoder that they are of, or why they are left out."""
+    """CLIP score and CMMD a class, with the encoder that they are of, or why they are left out.
+
+    `made`: generated images, their labels and FG prompts; `real`: images and labels of the cases `held`, in one array.
+    """
     if dual is None:
         return {"left_out": "there is no dual encoder in the workspace; `tigergen train judge` trains one."}
     from tigergen.evaluation.dual_scores import scores
@@ -152,15 +155,15 @@ def _dual_figures(
             "left_out": f"the dual encoder was trained on {len(seen)} of the images that are held out now; run "
             "`tigergen train judge` again."
         }
-    real = {name: [v for c in held for v in getattr(c, name)] for name in ("labels", "fg", "patient_ids")}
-    pixels = np.concatenate([c.images for c in held])
+    (images, labels, asked), (pixels, real_labels) = made, real
+    texts, patients = ([v for c in held for v in getattr(c, name)] for name in ("fg", "patient_ids"))
     rows = []
     for label in classes:
-        own, other = np.flatnonzero(labels == label), np.flatnonzero(np.array(real["labels"]) == label)
-        said, patients = ([real[name][n] for n in other] for name in ("fg", "patient_ids"))
-        found = scores(dual, images[own], [asked[n] for n in own], pixels[other], said, patients, seed)
+        own, other = np.flatnonzero(labels == label), np.flatnonzero(real_labels == label)
+        said, whose = ([values[n] for n in other] for values in (texts, patients))
+        found = scores(dual, images[own], [asked[n] for n in own], pixels[other], said, whose, seed)
         rows.append({"label": label, **found})
-    unknown = dual.unknown([*asked, *real["fg"]])
+    unknown = dual.unknown([*asked, *texts])
     return {**dual.about(), "rows": rows, "unknown_phrases": unknown, "figures": dual.figures}
 
 

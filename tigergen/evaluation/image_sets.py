@@ -18,6 +18,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 TABLES = ("manifest.parquet", "images.csv", "metadata.jsonl")
 FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name", "path", "image"), ("label", "class")
 GROUP_COLUMNS = ("group", "patient_id", "patient")
+# Images a side below which no distance of two sets says anything.
+LEAST = 10
 
 
 @dataclass(frozen=True)

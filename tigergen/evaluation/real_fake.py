@@ -15,7 +15,7 @@ from kb.errors import UserError
 from tigerdata.progress import Progress
 from tigergen.evaluation import extractors
 from tigergen.evaluation.evaluate import told_apart
-from tigergen.evaluation.image_sets import ImageSet, common_size, halves, listed, read_set
+from tigergen.evaluation.image_sets import LEAST, ImageSet, common_size, halves, listed, read_set
 from tigergen.evaluation.metric_images import phash
 from tigergen.evaluation.metric_neighbours import density_coverage, memorisation
 from tigergen.evaluation.metric_sets import MetricError, cmmd, frechet_distance, kernel_distance
@@ -37,7 +37,6 @@ LEFT_OUT = {
     "cmmd": "gaussian_mmd is its formula (unbiased, sigma 10, times 1,000) on this extractor, with --extractor dual on "
     "unit vectors of an encoder of images and words; published values are on CLIP and not comparable",
 }
-LEAST = 10
 COLUMNS = ("class", "metric", "better", "n", "generated", "floor", "floor_range", "worse_than_floor")
 
 

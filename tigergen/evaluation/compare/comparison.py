@@ -25,7 +25,7 @@ from tigergen.augment.work import claim
 from tigergen.baselines.methods import METHODS, NAME, Method
 from tigergen.evaluation.classifier import Part, Variant, predict, train_classifier
 from tigergen.evaluation.compare.folds import Data, labels_of, load_data, named, open_folds, take
-from tigergen.evaluation.compare.made import BATCH, BLOCK, draw_block, read_made
+from tigergen.evaluation.compare.made import BLOCK, draw_block, read_made
 from tigergen.evaluation.compare.settings import Settings, most_images, per_class
 from tigergen.evaluation.dual_encoder import RECORD, too_few
 
@@ -286,12 +286,17 @@ class Comparison:
         """Where a fold's dual encoder of images and prompts lies."""
         return self.folder(data) / "dual-encoder"
 
+    @property
+    def encoder_size(self) -> int:
+        """Side in pixels of what a dual encoder looks at."""
+        return min(DUAL_SIZE, self.size)
+
     def _encode(self, path: Path, data: Data) -> None:
         from tigergen.evaluation.dual_encoder import train_dual_encoder
 
         train_dual_encoder(
             data.train.images, data.train.fg, self.ws.kb, path.parent, (data.parts["val"].images, data.fg["val"]),
-            seed=self.settings.seed, size=min(DUAL_SIZE, self.size), image_ids=data.train.image_ids,
+            seed=self.settings.seed, size=self.encoder_size, image_ids=data.train.image_ids,
             progress=self.progress,
         )  # fmt: skip
 
@@ -390,6 +395,3 @@ def open_folder(out: Path, settings: Settings) -> None:
     elif others:
         raise UserError(f"{out} is not empty and holds no comparison; name a new folder.")
     write_json(path, wanted)
-
-
-__all__ = ["BATCH", "RECIPES", "WITHOUT", "Comparison", "Stage", "open_folder", "slug"]

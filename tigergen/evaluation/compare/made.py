@@ -37,9 +37,8 @@ def draw_block(comparison: "Comparison", path: Path, data: Data, method: "Method
     from tigergen.baselines.work import drawn
 
     plan = comparison.plan(data, method, seed)
-    train = data.train
-    donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids)}
-    slots = Slots(plan, donor_quality(comparison.ws.kb, train))
+    donors = data.train.layouts()
+    slots = Slots(plan, donor_quality(comparison.ws.kb, data.train))
     chosen = [slots.at(k) for k in range(start, min(start + BLOCK, len(slots)))]
     draw = open_generator(method.model, comparison.generator_folder(data, method, seed))
     sampling = {**plan["sampling"], **method.sampling}

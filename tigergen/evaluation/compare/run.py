@@ -14,7 +14,8 @@ from kb.errors import UserError
 from kb.files import read_json, write_json
 from tigerdata.processes import torch_threads
 from tigerdata.progress import Progress
-from tigergen.evaluation.compare.comparison import BATCH, DUAL_SIZE, Comparison, open_folder
+from tigergen.evaluation.compare.comparison import Comparison, open_folder
+from tigergen.evaluation.compare.made import BATCH
 from tigergen.evaluation.compare.settings import Prices, Settings, scale, stages, total
 
 BUDGET = "budget.json"
@@ -126,8 +127,7 @@ def measure(comparison: Comparison, progress: Progress | None = None) -> Prices:
             record = train_generator(method.model, tried)
             step[method.training] = float(record["seconds"]) / STEPS
             draw = open_generator(method.model, own)
-            train = data.train
-            donors = {i: (train.masks[n], train.sobel[n]) for n, i in enumerate(train.image_ids)}
+            donors = data.train.layouts()
             sampling = {**slots[1], **method.sampling}
             began = time.monotonic()
             made = list(drawn(draw, slots[0], donors, comparison.ws.kb, sampling, BATCH, comparison.threads))
@@ -182,6 +182,6 @@ def _pair(comparison: Comparison) -> float:
     began = time.monotonic()
     train_dual_encoder(
         train.images[rows], [train.fg[n] for n in rows], comparison.ws.kb, None, epochs=1,
-        size=min(DUAL_SIZE, comparison.size),
+        size=comparison.encoder_size,
     )  # fmt: skip
     return (time.monotonic() - began) / len(rows) * EPOCHS
